@@ -1,0 +1,93 @@
+"""Small models to try things on: none needs a download."""
+
+import os
+
+# Two test processes on two cores: more threads than that only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+
+def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
+    """A BERT classifier of two small blocks with random weights and three labels, in eval mode."""
+    settings = {
+        "vocab_size": 60,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "num_labels": 3,
+    }
+    torch.manual_seed(seed)
+    return BertForSequenceClassification(BertConfig(**(settings | changes))).eval()
+
+
+@pytest.fixture
+def bert():
+    return tiny_bert()
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "input_ids": torch.randint(1, 60, (5, 7), generator=generator),
+        "attention_mask": torch.ones(5, 7, dtype=torch.long),
+        "labels": torch.tensor([0, 1, 2, 0, 1]),
+    }
+
+
+def state_of(model) -> dict:
+    """A copy of everything an error must leave as it was: weights, structure, what trains."""
+    return {
+        "weights": {name: t.clone() for name, t in model.state_dict().items()},
+        "modules": {name: type(module) for name, module in model.named_modules()},
+        "trains": {name: p.requires_grad for name, p in model.named_parameters()},
+        "training": {name: module.training for name, module in model.named_modules()},
+    }
+
+
+def assert_unchanged(model, before: dict) -> None:
+    after = state_of(model)
+    weights, old = after.pop("weights"), before["weights"]
+    assert weights.keys() == old.keys()
+    for name in old:
+        assert torch.equal(weights[name], old[name]), f"{name} changed"
+    assert after == {key: value for key, value in before.items() if key != "weights"}
+
+
+def shake(model, seed: int = 2, size: float = 0.05) -> None:
+    """Give every adapter a B other than zero, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("lora_B.weight"):
+                p.copy_(size * torch.randn(p.shape, generator=generator).to(p.dtype))
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> str:
+    """A folder that holds what a backbone needs, with random weights and a small vocabulary."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from lora_from_scratch.emotion.corpus import built_in_corpus
+
+    folder = tmp_path_factory.mktemp("backbone")
+    words = sorted({word for text in built_in_corpus()["train"][0] for word in text.split()})
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(tokens))
+    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
