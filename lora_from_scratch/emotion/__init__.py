@@ -1,0 +1,34 @@
+"""The case study: six emotions in short English texts, on top of the algorithm."""
+
+from lora_from_scratch.emotion.backbones import BACKBONES, encoder_targets
+from lora_from_scratch.emotion.data import LABEL_NAMES, Emotion, Split, load_emotion
+from lora_from_scratch.emotion.evaluate import Metrics, evaluate
+from lora_from_scratch.emotion.model import (
+    EmotionClassifier,
+    TextClassifier,
+    build_classifier,
+    load_classifier,
+    load_finetuned,
+    save_finetuned,
+)
+from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
+
+__all__ = [
+    "BACKBONES",
+    "LABEL_NAMES",
+    "Emotion",
+    "EmotionClassifier",
+    "Metrics",
+    "Split",
+    "TextClassifier",
+    "TrainConfig",
+    "TrainingFailed",
+    "build_classifier",
+    "encoder_targets",
+    "evaluate",
+    "finetune",
+    "load_classifier",
+    "load_emotion",
+    "load_finetuned",
+    "save_finetuned",
+]

@@ -1,0 +1,67 @@
+"""From texts to padded batches of about equal length."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+CHUNK = 50  # batches that are sorted by length together: long enough to save padding,
+# short enough that a batch is still drawn at random from many rows
+
+
+def tokenise(tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
+    """Token ids of each text, cut to ``max_length`` with the special tokens included."""
+    encoded = tokenizer(texts, truncation=True, max_length=max_length)
+    return encoded["input_ids"]
+
+
+class LengthBuckets:
+    """A batch sampler: random batches whose rows have about the same length.
+
+    Each epoch shuffles all rows, sorts chunks of 50 batches by length, cuts them into
+    batches and shuffles those. Every row comes once an epoch. The order depends on the
+    seed and the epoch alone.
+    """
+
+    drop_last = False
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        span = CHUNK * self.batch_size
+        batches = []
+        for start in range(0, len(order), span):
+            chunk = sorted(order[start : start + span], key=self.lengths.__getitem__)
+            batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
+        for i in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[i]
+
+
+def collate(rows: list[tuple[list[int], int]], pad: int) -> dict[str, Tensor]:
+    """Pad rows of (token ids, label) to the longest of them.
+
+    Returns ``input_ids``, ``attention_mask`` [batch, tokens] and ``labels`` [batch].
+    """
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), longest), pad)
+    mask = torch.zeros_like(ids)
+    for i, (row, _) in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    labels = torch.tensor([label for _, label in rows])
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int) -> DataLoader:
+    """Batches for training, in a new random order each epoch (``LengthBuckets``)."""
+    sampler = LengthBuckets([len(ids) for ids in token_ids], batch_size, seed)
+    rows = list(zip(token_ids, labels, strict=True))
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=lambda batch: collate(batch, pad))

@@ -1,0 +1,78 @@
+"""Predictions and what they are worth."""
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from torch import Tensor
+
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.emotion.batches import collate, tokenise
+from lora_from_scratch.emotion.data import Split
+from lora_from_scratch.emotion.model import TextClassifier
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a classifier's predictions on one split are worth. Shares lie in [0, 1]."""
+
+    accuracy: float
+    macro_f1: float  # the mean over labels of F1, so that rare labels count as much
+    recall: dict[str, float]  # label -> share of its rows found
+    confusion: list[list[int]]  # row: true label, column: predicted
+    predictions: list[int]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether every row got the same label: the usual end of too high a rate."""
+        return len(self.predictions) > 1 and len(set(self.predictions)) == 1
+
+
+@torch.no_grad()
+def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
+    """Logits [texts, labels] in the order of ``texts``, in float32 on the CPU.
+
+    The model is put in eval mode meanwhile and back afterwards. Rows are batched by
+    length, so that little is padded.
+
+    Raises:
+        LoraError: a text is empty.
+    """
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise LoraError(f"text {i + 1} is {text!r}, expected words")
+    model, training = classifier.model, classifier.model.training
+    device = next(model.parameters()).device
+    token_ids = tokenise(classifier.tokenizer, texts, classifier.max_length)
+    order = sorted(range(len(texts)), key=lambda i: len(token_ids[i]))
+    logits = torch.empty(len(texts), len(classifier.label_names))
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = collate([(token_ids[i], 0) for i in rows], classifier.tokenizer.pad_token_id)
+            output = model(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+            logits[rows] = output.float().cpu()
+    finally:
+        model.train(training)
+    return logits
+
+
+def evaluate(classifier: TextClassifier, split: Split) -> Metrics:
+    """Accuracy, macro-F1, recall by label and the confusion matrix on ``split``."""
+    logits = predict_logits(classifier, split.texts)
+    return score(split.labels, logits.argmax(1).tolist(), classifier.label_names)
+
+
+def score(labels: list[int], predictions: list[int], label_names: tuple[str, ...]) -> Metrics:
+    """The ``Metrics`` of ``predictions`` against ``labels``."""
+    every = list(range(len(label_names)))
+    options = {"labels": every, "average": None, "zero_division": 0}
+    recall = recall_score(labels, predictions, **options)
+    return Metrics(
+        accuracy=float(accuracy_score(labels, predictions)),
+        macro_f1=float(f1_score(labels, predictions, **options).mean()),
+        recall=dict(zip(label_names, map(float, recall), strict=True)),
+        confusion=confusion_matrix(labels, predictions, labels=every).tolist(),
+        predictions=list(predictions),
+    )

@@ -1,0 +1,149 @@
+"""The classifier on top of a pre-trained encoder, and fine-tuned ones on disk."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from lora_from_scratch.checkpoint import load_adapter, read_json, save_adapter, write_json
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.emotion.backbones import empty_encoder, load_encoder
+from lora_from_scratch.emotion.data import LABEL_NAMES
+
+SIDECAR = "lora_from_scratch.json"
+
+
+class EmotionClassifier(nn.Module):
+    """A frozen or trained encoder, the mean of its last states, and one linear on top.
+
+    Shapes: ``input_ids`` and ``attention_mask`` [batch, tokens] -> logits [batch, labels].
+    The mean runs over the tokens that the mask marks with 1, so padding changes nothing.
+    """
+
+    head_modules = ("classifier",)  # what add_lora trains by default
+
+    def __init__(self, backbone: nn.Module, num_labels: int, dropout: float = 0.1):
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(backbone.config.hidden_size, num_labels)
+        nn.init.normal_(self.classifier.weight, std=0.02)
+        nn.init.zeros_(self.classifier.bias)
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The mean-pooled last states, [batch, width]."""
+        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        states = output.last_hidden_state
+        mask = rearrange(attention_mask, "batch token -> batch token 1").to(states.dtype)
+        total = reduce(states * mask, "batch token width -> batch width", "sum")
+        return total / reduce(mask, "batch token 1 -> batch 1", "sum")
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.classifier(self.dropout(self.features(input_ids, attention_mask)))
+
+
+@dataclass
+class TextClassifier:
+    """A classifier with what belongs to it: tokenizer, the base's name and fingerprint."""
+
+    model: EmotionClassifier
+    tokenizer: object
+    backbone: str
+    base_sha256: str
+    label_names: tuple[str, ...] = LABEL_NAMES
+    max_length: int = 64
+
+
+def build_classifier(name: str, num_labels: int = len(LABEL_NAMES)) -> EmotionClassifier:
+    """The classifier's skeleton on the meta device: shapes to count, no numbers, no download.
+
+    Raises:
+        LoraError: ``name`` is not in the registry.
+    """
+    encoder = empty_encoder(name)
+    with torch.device("meta"):
+        return EmotionClassifier(encoder, num_labels)
+
+
+def load_classifier(
+    name: str = "minilm",
+    *,
+    seed: int = 0,
+    dropout: float = 0.1,
+    base_dropout: float = 0.0,
+    max_length: int = 64,
+    label_names: tuple[str, ...] = LABEL_NAMES,
+) -> TextClassifier:
+    """A pre-trained encoder with a fresh linear head, and its tokenizer.
+
+    Args:
+        name: ``minilm``, ``distilbert``, ``roberta``, a local folder, or a hub name.
+        seed: of the head's start.
+        dropout: before the head.
+        base_dropout: inside the encoder; 0, because a frozen encoder has nothing to
+            overfit, and measured better.
+        max_length: tokens kept of a text, its two special tokens included.
+
+    Raises:
+        LoraError: see ``load_encoder``; or ``max_length`` is no int from 3 to what the
+            encoder has positions for.
+    """
+    encoder, tokenizer, sha256 = load_encoder(name, base_dropout)
+    # RoBERTa has two positions more than it can use; its tokenizer knows.
+    longest = min(encoder.config.max_position_embeddings, tokenizer.model_max_length)
+    if type(max_length) is not int or not 3 <= max_length <= longest:
+        raise LoraError(f"max_length must be an int from 3 to {longest}, got {max_length!r}")
+    torch.manual_seed(seed)
+    model = EmotionClassifier(encoder, len(label_names), dropout)
+    return TextClassifier(model, tokenizer, name, sha256, tuple(label_names), max_length)
+
+
+def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Path:
+    """Save the adapter of ``classifier.model``, and beside it what ``load_finetuned`` needs.
+
+    Raises:
+        LoraError: see ``save_adapter``.
+    """
+    folder = save_adapter(classifier.model, folder)
+    sidecar = {
+        "backbone": classifier.backbone,
+        "base_sha256": classifier.base_sha256,
+        "pooling": "mean",
+        "label_names": list(classifier.label_names),
+        "max_length": classifier.max_length,
+    }
+    write_json(folder / SIDECAR, sidecar)
+    return folder
+
+
+def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
+    """The classifier that ``save_finetuned`` saved, on its own base, in eval mode.
+
+    Raises:
+        LoraError: a file is missing or faulty (see ``load_adapter``), or the base's
+            weights are not the ones that the adapter was trained on.
+    """
+    path = Path(folder) / SIDECAR
+    sidecar = read_json(path)
+    needed = ("backbone", "base_sha256", "pooling", "label_names", "max_length")
+    missing = [key for key in needed if key not in sidecar]
+    if missing:
+        raise LoraError(f"{path} lacks {', '.join(missing)}")
+    if sidecar["pooling"] != "mean":
+        raise LoraError(f"{path}: pooling is {sidecar['pooling']!r}, expected 'mean'")
+    classifier = load_classifier(
+        sidecar["backbone"],
+        max_length=sidecar["max_length"],
+        label_names=tuple(sidecar["label_names"]),
+    )
+    if classifier.base_sha256 != sidecar["base_sha256"]:
+        raise LoraError(
+            f"{path}: the adapter was trained on a base with sha256 {sidecar['base_sha256']}, "
+            f"but {classifier.backbone} has {classifier.base_sha256}"
+        )
+    load_adapter(classifier.model, folder)
+    classifier.model.eval()
+    return classifier

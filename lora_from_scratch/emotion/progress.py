@@ -1,0 +1,48 @@
+"""A bar in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Shows how a run goes: loss, accuracy, rows a second, time left.
+
+    In a terminal that is one bar, on stderr. Elsewhere (a notebook, a log file) it is
+    about ten plain lines on stdout, which a notebook can store.
+    """
+
+    def __init__(self, steps: int, batch_size: int, show: bool = True):
+        self.steps, self.batch_size, self.show = steps, batch_size, show
+        self.started, self.done, self.lines = time.perf_counter(), 0, 0
+        self.bar = None
+        if show and sys.stderr.isatty():
+            self.bar = tqdm(total=steps * batch_size, unit="row", unit_scale=True, leave=True)
+
+    def update(self, step: int, loss: float, accuracy: float) -> None:
+        """Tell that ``step`` steps are done, with the means since the last call."""
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
+            self.bar.update((step - self.done) * self.batch_size)
+        elif self.show and step * 10 // self.steps > self.lines:
+            self.lines = step * 10 // self.steps
+            seconds = time.perf_counter() - self.started
+            left = seconds / step * (self.steps - step)
+            print(
+                f"step {step:>5} of {self.steps}  loss {loss:.3f}  accuracy {accuracy:.3f}  "
+                f"{step * self.batch_size / seconds:.0f} rows/s  {left:.0f} s left",
+                flush=True,
+            )
+        self.done = step
+
+    def note(self, text: str) -> None:
+        """Print a line of its own."""
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        elif self.show:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

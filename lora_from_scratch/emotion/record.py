@@ -1,0 +1,117 @@
+"""Run records: one JSON file that says what was run, on what, and what came out."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from lora_from_scratch.audit import ParameterReport
+from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.emotion.data import Emotion
+from lora_from_scratch.emotion.evaluate import Metrics
+from lora_from_scratch.emotion.model import TextClassifier
+from lora_from_scratch.emotion.train import History, TrainConfig
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "numpy")
+
+
+def environment() -> dict:
+    """What a bug report needs: versions, hardware, and how the package was installed."""
+    from lora_from_scratch import __version__
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "lora_from_scratch": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu or ("Apple GPU" if torch.backends.mps.is_available() else None),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package is run from, "+" added if it was changed."""
+    here = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        run = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    try:
+        if not git("ls-files", "__init__.py"):
+            return None  # installed somewhere inside a checkout of something else
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def run_record(
+    classifier: TextClassifier,
+    data: Emotion,
+    lora: LoraConfig,
+    train: TrainConfig,
+    report: ParameterReport,
+    history: History,
+    test: Metrics | None,
+    failure: str | None = None,
+) -> dict:
+    """Everything about one fine-tune, as plain data. Shares lie in [0, 1], times are in seconds."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if words[0] == "__main__.py":
+        words[:1] = ["python", "-m", "lora_from_scratch"]
+    return {
+        "command": shlex.join(words),
+        "environment": environment(),
+        "backbone": classifier.backbone,
+        "base_sha256": classifier.base_sha256,
+        "max_length": classifier.max_length,
+        "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint},
+        "lora": asdict(lora) | {"scaling": lora.scaling},
+        "train": asdict(train),
+        "parameters": {
+            "base": report.base,
+            "adapters": report.adapters,
+            "head": report.head,
+            "trainable": report.trainable,
+            "trainable_without_head": report.trainable_without_head,
+            "bytes": report.adapter_bytes,
+        },
+        "history": {
+            "precision": history.precision,
+            "device": history.device,
+            "train_seconds": round(history.train_seconds, 1),
+            "steps": history.steps,
+            "epochs": history.epochs,
+        },
+        "validation": asdict(history.validation) if history.validation else None,
+        "test": asdict(test) if test else None,
+        "failure": failure,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,214 @@
+"""Fine-tuning: one loop for one process or many, on a CPU or a GPU."""
+
+import itertools
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.emotion.batches import tokenise, train_loader
+from lora_from_scratch.emotion.data import Emotion
+from lora_from_scratch.emotion.evaluate import Metrics, evaluate
+from lora_from_scratch.emotion.model import TextClassifier
+from lora_from_scratch.emotion.progress import Progress
+from lora_from_scratch.inject import head_modules
+
+LOG_EVERY = 20  # steps
+
+
+class TrainingFailed(LoraError):
+    """The loss became NaN or the predictions collapsed; the model holds its last good state."""
+
+    def __init__(self, what: str, lr: float):
+        super().__init__(
+            f"{what}, at learning rate {lr:g}; the model is as after its last good epoch. "
+            "Try a lower learning rate"
+        )
+        self.history: History | None = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Chosen on validation; where that is recorded: ``results/``.
+
+    Args:
+        lr: peak learning rate of AdamW for the adapters (for everything, without them).
+        head_lr: of the head; None means ``lr``.
+        epochs: passes over the training rows.
+        batch_size: rows a step, over all processes together.
+        warmup: share of the steps over which the rate rises from 0; then it falls to 0.
+        weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
+        seed: of the order of the rows and of dropout.
+        precision: "auto" takes bf16 or fp16 only where the hardware is fast at it;
+            or "fp32", "bf16", "fp16".
+        max_steps: stop after so many steps; None means all of ``epochs``.
+    """
+
+    lr: float = 1.5e-3
+    head_lr: float | None = None
+    epochs: int = 1
+    batch_size: int = 16
+    warmup: float = 0.06
+    weight_decay: float = 0.0
+    seed: int = 0
+    precision: str = "auto"
+    max_steps: int | None = None
+
+    def __post_init__(self):
+        for name in ("lr", "head_lr"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise LoraError(f"{name} must be positive and finite, got {value!r}")
+        for name in ("epochs", "batch_size", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise LoraError(f"{name} must be a positive int, got {value!r}")
+        if not 0 <= self.warmup < 1:
+            raise LoraError(f"warmup must lie in [0, 1), got {self.warmup!r}")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise LoraError(f"precision is {self.precision!r}, expected auto, fp32, bf16 or fp16")
+
+
+@dataclass
+class History:
+    """What a run measured on its way, and at its end."""
+
+    precision: str
+    device: str
+    steps: list[dict] = field(default_factory=list)  # step, loss, accuracy, lr
+    epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
+    validation: Metrics | None = None
+    train_seconds: float = 0.0
+
+
+def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> History:
+    """Train what requires a gradient in ``classifier.model``, in place.
+
+    Minimises the cross-entropy of the training rows with AdamW, linear warm-up and
+    linear decay. Evaluates on validation after each epoch, never on test. Under
+    ``accelerate launch`` the batch is shared out over the processes.
+
+    Raises:
+        TrainingFailed: the loss became NaN or infinite, or at the end every validation
+            row gets the same label (after an earlier epoch that is only said: a run may
+            recover). The model is then as it was after its last good epoch, or at the
+            start, and ``.history`` tells how far it came.
+        LoraError: nothing in the model trains, or the batch cannot be shared out.
+    """
+    optimizer = torch.optim.AdamW(_groups(classifier.model, config), weight_decay=config.weight_decay)
+    precision = pick_precision(config.precision)
+    AcceleratorState._reset_state()  # else a process could train in one precision only
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    rows, rest = divmod(config.batch_size, accelerator.num_processes)
+    if rest:
+        raise LoraError(f"batch_size {config.batch_size} is no multiple of {accelerator.num_processes} processes")
+
+    torch.manual_seed(config.seed)  # dropout
+    tokenizer = classifier.tokenizer
+    ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
+    loader = train_loader(ids, data.train.labels, tokenizer.pad_token_id, rows, config.seed)
+    sampler = loader.batch_sampler
+    total = config.max_steps or config.epochs * -(-len(ids) // config.batch_size)
+    schedule = LambdaLR(optimizer, lambda step: _rate(step, total, config.warmup))
+    model, optimizer, loader = accelerator.prepare(classifier.model, optimizer, loader)
+
+    history = History(precision, str(accelerator.device))
+    good = _trained_state(classifier.model)
+    progress = Progress(total, config.batch_size, show=accelerator.is_main_process)
+    step = epoch = 0
+    try:
+        while step < total:
+            sampler.set_epoch(epoch)
+            started = time.perf_counter()
+            model.train()
+            window = []
+            for batch in itertools.islice(loader, total - step):
+                window.append(_step(model, batch, optimizer, accelerator))
+                step += 1
+                rate = schedule.get_last_lr()[0]
+                schedule.step()
+                if step % LOG_EVERY == 0 or step == total:
+                    loss, accuracy = accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
+                    window.clear()
+                    if not math.isfinite(loss):
+                        raise TrainingFailed(f"the loss became {loss} by step {step} of {total}", config.lr)
+                    history.steps.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": rate})
+                    progress.update(step, loss, accuracy)
+            history.train_seconds += time.perf_counter() - started
+            epoch += 1
+            metrics = evaluate(classifier, data.validation)
+            history.validation = metrics
+            history.epochs.append({"epoch": epoch, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
+            progress.note(
+                f"epoch {epoch}: validation accuracy {metrics.accuracy:.4f}, macro-F1 {metrics.macro_f1:.4f}"
+            )
+            if not metrics.collapsed:
+                good = _trained_state(classifier.model)
+                continue
+            label = classifier.label_names[metrics.predictions[0]]
+            collapse = f"after epoch {epoch} every validation row is called {label!r}"
+            progress.note(f"COLLAPSED: {collapse}")
+            if step == total:
+                raise TrainingFailed(collapse, config.lr)
+    except TrainingFailed as failure:
+        failure.history = history
+        classifier.model.load_state_dict(good, strict=False)
+        raise
+    finally:
+        progress.close()
+    return history
+
+
+def pick_precision(wish: str = "auto") -> str:
+    """"fp32", "bf16" or "fp16": the wish, or what this hardware is fast at.
+
+    A GPU without bf16 of its own (before Ampere: Colab's T4) gets fp16. A CPU gets fp32,
+    even with AVX512-BF16: at these sizes autocast spends more on casting the frozen
+    weights anew at each step than the faster products save.
+    """
+    if wish != "auto":
+        return wish
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp32"
+
+
+def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator) -> Tensor:
+    """One update. Returns loss and accuracy as one tensor: reading them would wait for a GPU."""
+    labels = batch["labels"]
+    with accelerator.autocast():
+        logits = model(batch["input_ids"], batch["attention_mask"])
+    loss = F.cross_entropy(logits.float(), labels)
+    accelerator.backward(loss)
+    optimizer.step()
+    optimizer.zero_grad()
+    return torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
+
+
+def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    """The optimiser's two groups: adapters (or all, without them), and the head."""
+    heads = tuple(f"{name}." for name in head_modules(model))
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not trained:
+        raise LoraError("nothing in the model trains: call add_lora(model, config) first")
+    head = [p for name, p in trained if name.startswith(heads)]
+    rest = [p for name, p in trained if not name.startswith(heads)]
+    groups = [{"params": rest, "lr": config.lr}, {"params": head, "lr": config.head_lr or config.lr}]
+    return [group for group in groups if group["params"]]
+
+
+def _rate(step: int, total: int, warmup: float) -> float:
+    """The share of the peak rate at a step: a line up, then a line down to 0."""
+    rising = max(1, round(warmup * total))
+    return (step + 1) / rising if step < rising else (total - step) / (total - rising)
+
+
+def _trained_state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
