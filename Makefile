@@ -1,0 +1,58 @@
+# LoRA from Scratch. `make book` to read it, `make test` to check it, `make help` for the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+REQUIREMENTS ?= requirements.txt
+# An index of CPU builds of torch, for machines whose default index would bring CUDA along:
+#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+NB ?=
+ARGS ?=
+URL ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help book test finetune outputs results tables lint clean repository
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@echo
+	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
+
+# Written last: a set-up that fails leaves no stamp and is tried again.
+$(STAMP): $(REQUIREMENTS) pyproject.toml
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" REQUIREMENTS="$(REQUIREMENTS)" TORCH_INDEX="$(TORCH_INDEX)" scripts/setup.sh
+	@touch $@
+
+book: $(STAMP) ## build the site from the stored outputs, and say which page to open
+	@$(PY) -m scripts.steps book
+
+test: $(STAMP) ## everything: gate, site, package tests, every chapter, pages in a browser
+	@$(PY) -m scripts.steps test
+
+finetune: $(STAMP) ## fine-tune with defaults (ARGS="--rank 1 --epochs 2" changes them)
+	$(PY) -m lora_from_scratch finetune --out runs/finetune --overwrite $(ARGS)
+
+outputs: $(STAMP) ## execute notebooks and store their outputs (NB=book/05_lora_layer.ipynb for one)
+	$(PY) -m scripts.run_notebooks $(NB)
+
+results: $(STAMP) ## train the runs that the book's tables are drawn from (hours)
+	$(PY) scripts/sweep.py $(ARGS)
+
+tables: $(STAMP) ## rewrite the tables from the records in results/
+	$(PY) scripts/results_table.py $(ARGS)
+
+lint: $(STAMP) ## ruff, codespell and the notebook gate
+	$(PY) -m ruff check .
+	$(PY) -m codespell_lib
+	$(PY) -m scripts.check_notebooks
+
+repository: $(STAMP) ## move the book to another address (URL=https://github.com/you/lora-from-scratch)
+	@$(PY) -m scripts.set_repository $(URL)
+
+clean: ## remove what was built; the environment and runs/ stay
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

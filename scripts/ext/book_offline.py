@@ -1,0 +1,16 @@
+"""Sphinx extension: no loader of a third party on any page."""
+
+
+def drop_thebe(app, pagename, templatename, context, doctree):
+    """The theme adds Thebe's loader, which names a host, even where Thebe is off."""
+
+    def is_thebe(js):
+        text = f"{getattr(js, 'filename', '') or ''} {getattr(js, 'attributes', {}).get('body', '')}"
+        return "thebe" in text.lower()
+
+    context["script_files"] = [js for js in context.get("script_files", []) if not is_thebe(js)]
+
+
+def setup(app):
+    app.connect("html-page-context", drop_thebe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

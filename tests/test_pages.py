@@ -1,0 +1,140 @@
+"""The built site in a real browser, and as files: it is whole, and it loads nothing from elsewhere."""
+
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
+PAGES = [page for page in sorted(SITE.rglob("*.html")) if "_static" not in page.parts]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+]  # fmt: skip
+WIDTHS = (390, 768, 1280)
+LOADS = {
+    "script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src",
+    "audio": "src", "embed": "src", "object": "data", "link": "href",
+}  # fmt: skip
+NOT_LOADED = {"canonical", "next", "prev", "author", "index", "search"}
+
+def skip_unless_ci(reason):
+    """A test that cannot run is skipped by name; where CI is set, that is a failure."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+def test_the_site_is_built():
+    if not PAGES:
+        skip_unless_ci(f"no pages in {SITE}: build them with make book")
+
+
+# As files.
+
+
+class Loads(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.urls = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        url = attrs.get(LOADS.get(tag, ""), "") or ""
+        if url and not url.startswith("data:") and attrs.get("rel") not in NOT_LOADED:
+            self.urls.append(url)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
+def test_page_loads_only_local_files(page):
+    for url in Loads(page.read_text(encoding="utf-8")).urls:
+        assert not re.match(r"(https?:)?//", url), f"loads {url}"
+        assert (page.parent / unquote(urlsplit(url).path)).exists(), f"missing {url}"
+
+
+def test_css_loads_nothing_from_elsewhere():
+    for css in SITE.rglob("*.css"):
+        text = css.read_text(encoding="utf-8")
+        assert not re.findall(r"(?:@import\s+|url\()\s*[\"']?(?:https?:)?//[^)\"']+", text), css
+
+
+CHAPTERS = [page for page in PAGES if re.match(r"\d\d_", page.name)]
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_chapter_is_numbered_by_its_file_and_opens_on_colab(page):
+    text, number = page.read_text(encoding="utf-8"), int(page.name[:2])
+    assert re.search(rf'<h1><span class="section-number">{number}\. </span>', text)
+    captions = re.findall(r'<span class="caption-number">\D*(\d+)\.\d+ </span>', text)
+    assert set(captions) == {str(number)}
+    assert re.search(rf"colab\.research\.google\.com/github/[^\"]+/book/{page.stem}\.ipynb", text)
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        skip_unless_ci(f"no Chromium: looked for {', '.join(BROWSERS)}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=FLAGS)
+
+
+STATE = """() => {
+  const shown = document.querySelector('article') || document.body;
+  const visible = [...shown.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+  return {
+    theme: document.documentElement.dataset.theme,
+    formulas: document.querySelectorAll('.math').length,
+    typeset: document.querySelectorAll('mjx-container').length,
+    untypeset: [...document.querySelectorAll('.math')]
+      .filter(e => !e.querySelector('mjx-container')).map(e => e.textContent.slice(0, 60)),
+    errors: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.textContent),
+    images: [...document.images].map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth})),
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    widest: visible.slice(0, 3).map(e => e.outerHTML.slice(0, 100)),
+  };
+}"""
+
+
+# The site's index.html only sends the browser on to the first page.
+REAL_PAGES = [page for page in PAGES if "http-equiv" not in page.read_text(encoding="utf-8")[:200]]
+
+
+@pytest.mark.parametrize("page", REAL_PAGES, ids=lambda page: str(page.relative_to(SITE)))
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_in_a_browser(browser, page, theme):
+    context = browser.new_context(color_scheme=theme)
+    tab = context.new_page()
+    foreign, broken = [], []
+    tab.on("request", lambda r: foreign.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    tab.on("requestfailed", lambda r: broken.append(f"request failed: {r.url}"))
+    tab.on("console", lambda m: broken.append(f"console: {m.text}") if m.type == "error" else None)
+    tab.on("pageerror", lambda e: broken.append(f"script: {e}"))
+    try:
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.goto(page.as_uri(), wait_until="load")
+            tab.wait_for_function("() => !window.MathJax || !MathJax.startup || !!MathJax.startup.promise")
+            tab.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
+            state = tab.evaluate(STATE)
+            assert state["theme"] in (theme, None), f"theme {state['theme']}"
+            assert not state["untypeset"] and state["typeset"] >= state["formulas"], state["untypeset"]
+            assert not state["errors"], f"formulas with errors: {state['errors']}"
+            for image in state["images"]:
+                assert image["alt"].strip(), f"no alt text: {image['src']}"
+                assert image["width"] > 0, f"not loaded: {image['src']}"
+            assert state["overflow"] <= 0, f"{state['overflow']} px too wide at {width}: {state['widest']}"
+    finally:
+        context.close()
+    assert not foreign, f"requests to other hosts: {foreign}"
+    assert not broken, broken
