@@ -16,6 +16,7 @@ KERNEL_ENV = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm.auto, imported by others
 }
 
 CELL_TIMEOUT = 900  # seconds

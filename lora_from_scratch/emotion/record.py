@@ -1,11 +1,14 @@
 """Run records: one JSON file that says what was run, on what, and what came out."""
 
+import json
 import os
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
-from dataclasses import asdict
+from collections import defaultdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -98,6 +101,60 @@ def run_record(
         "test": asdict(test) if test else None,
         "failure": failure,
     }
+
+
+def read_records(folder: str | Path) -> list[dict]:
+    """The records in ``folder`` of runs on the real data that were tested and did not fail."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
+    runs = [r for r in records if "lora" in r and r["data"]["is_real"]]
+    return [r for r in runs if r["test"] and not r["failure"]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The runs of one setting: (mean, standard deviation) over seeds of each metric, in percent."""
+
+    backbone: str
+    rank: int
+    scaling: float
+    lr: float
+    batch_size: int
+    epochs: int
+    trainable: int
+    seeds: int
+    validation_accuracy: tuple[float, float]
+    validation_macro_f1: tuple[float, float]
+    test_accuracy: tuple[float, float]
+    test_macro_f1: tuple[float, float]
+
+    def __str__(self) -> str:
+        mean, spread = self.validation_accuracy
+        return (
+            f"{self.backbone}, rank {self.rank}: {self.trainable:,} numbers trained, {self.seeds} seeds, "
+            f"validation {mean:.2f} ± {spread:.2f}, test {self.test_accuracy[0]:.2f} ± {self.test_accuracy[1]:.2f}"
+        )
+
+
+def summarise(records: list[dict]) -> list[Summary]:
+    """One ``Summary`` for each setting among ``records``, the lowest rank first."""
+    groups = defaultdict(list)
+    for r in records:
+        lora, train = r["lora"], r["train"]
+        setting = (lora["r"], lora["scaling"], train["lr"], train["batch_size"], train["epochs"])
+        groups[r["backbone"], *setting, r["parameters"]["trainable"]].append(r)
+
+    def over_seeds(runs: list[dict], split: str, metric: str) -> tuple[float, float]:
+        values = [100 * r[split][metric] for r in runs]
+        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+    return [
+        Summary(
+            *setting,
+            len(runs),
+            *(over_seeds(runs, s, m) for s in ("validation", "test") for m in ("accuracy", "macro_f1")),
+        )
+        for setting, runs in sorted(groups.items())
+    ]
 
 
 def _version(name: str) -> str | None:

@@ -1,0 +1,71 @@
+"""Records become tables, and the README's table is what the records say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lora_from_scratch.emotion.record import commit, environment, read_records, summarise
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = sorted((ROOT / "results").glob("*.json"))
+
+
+def made_up(seed=0, accuracy=0.9, **changes) -> dict:
+    metrics = {"accuracy": accuracy, "macro_f1": accuracy - 0.05}
+    return {
+        "backbone": "minilm",
+        "lora": {"r": 8, "scaling": 2.0},
+        "train": {"lr": 1e-3, "batch_size": 8, "epochs": 1, "seed": seed},
+        "parameters": {"trainable": 100},
+        "data": {"is_real": True},
+        "validation": metrics,
+        "test": metrics,
+        "failure": None,
+    } | changes
+
+
+def test_a_summary_is_over_the_seeds_of_one_setting():
+    other = made_up(accuracy=0.5, lora={"r": 1, "scaling": 8.0})
+    first, second = summarise([made_up(0, 0.90), made_up(1, 0.92), made_up(2, 0.94), other])
+    assert (first.rank, first.seeds, first.validation_accuracy) == (1, 1, (50.0, 0.0))
+    assert (second.rank, second.seeds) == (8, 3)
+    assert second.test_accuracy == pytest.approx((92.0, 2.0))
+    assert second.test_macro_f1 == pytest.approx((87.0, 2.0))
+
+
+def test_only_tested_runs_on_the_real_data_are_read(tmp_path):
+    files = {
+        "good": made_up(),
+        "tuning": made_up(test=None),
+        "failed": made_up(failure="the loss became nan"),
+        "corpus": made_up(data={"is_real": False}),
+        "a benchmark": {"seconds": 3},
+    }
+    for name, record in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    assert read_records(tmp_path) == [made_up()]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
+def test_a_committed_record_says_how_it_was_made(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["command"].startswith("python -m lora_from_scratch finetune")
+    assert len(record["environment"]["commit"]) == 40, "made from uncommitted code"
+    assert {"libraries", "processor", "threads"} <= record["environment"].keys()
+    if record["test"]:
+        assert len(record["test"]["predictions"]) == 2_000
+
+
+def test_the_readme_shows_what_the_records_say():
+    command = [sys.executable, ROOT / "scripts" / "results_table.py", "--check"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_environment_names_the_commit_of_a_checkout():
+    assert environment()["commit"] == commit()
+    if (ROOT / ".git").exists():
+        assert len(commit().rstrip("+")) == 40
