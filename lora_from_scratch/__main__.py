@@ -41,6 +41,8 @@ def run_finetune(args: argparse.Namespace) -> dict:
         epochs=args.epochs,
         batch_size=args.batch_size,
         seed=args.seed,
+        clip=args.clip or None,
+        average=not args.no_average,
         precision=args.precision,
         max_steps=args.max_steps,
     )
@@ -141,14 +143,16 @@ def parser() -> argparse.ArgumentParser:
     recipe = TrainConfig()
     sub.add_argument("--model", default="minilm", help=f"the pre-trained encoder: {models}")
     sub.add_argument("--rank", type=int, default=8, help="rank r of each update")
-    sub.add_argument("--scaling", type=float, default=2.0, help="s = alpha / r, in front of B A")
+    sub.add_argument("--scaling", type=float, default=8.0, help="s = alpha / r, in front of B A")
     sub.add_argument("--targets", default="all-linear", help=TARGETS_HELP)
     sub.add_argument("--dropout", type=float, default=0.0, help="of the adapters' input")
     sub.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the training rows")
     sub.add_argument("--max-steps", type=int, help="stop after so many steps (default: all epochs)")
     sub.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of the adapters")
-    sub.add_argument("--head-lr", type=float, help="peak learning rate of the head (default: --lr)")
+    sub.add_argument("--head-lr", type=float, default=recipe.head_lr, help="peak learning rate of the head")
     sub.add_argument("--batch-size", type=int, default=recipe.batch_size, help="rows a step")
+    sub.add_argument("--clip", type=float, default=recipe.clip, help="largest norm of the gradient, 0: no limit")
+    sub.add_argument("--no-average", action="store_true", help="keep the last weights, not their average")
     sub.add_argument("--max-length", type=int, default=64, help="tokens kept of a text")
     sub.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     sub.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")

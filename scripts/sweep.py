@@ -6,7 +6,8 @@ python scripts/sweep.py --list          what there is, and what is done
 
 A run is one call of the command line below; its record goes to results/NAME.json, its
 adapter stays in runs/. Settings were chosen on validation with seed 0 (the runs named
-tune-…, which never look at test); the others repeat the choice with three seeds.
+tune-…, which never look at test, show what the choices brought); the others repeat the
+choice with three seeds.
 """
 
 import argparse
@@ -19,10 +20,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 RANK_8 = "--rank 8"
-RANK_1 = "--rank 1"
+RANK_1 = "--rank 1 --lr 1e-3 --head-lr 2e-3 --batch-size 4"
 RUNS = {
     **{f"minilm-r8-seed{seed}": f"{RANK_8} --seed {seed}" for seed in range(3)},
     **{f"minilm-r1-seed{seed}": f"{RANK_1} --seed {seed}" for seed in range(3)},
+    **{f"tune-r8-lr{lr}": f"{RANK_8} --lr {lr} --no-test" for lr in ("2.5e-4", "1e-3")},
+    "tune-r8-no-average": f"{RANK_8} --no-average --no-test",
+    "tune-r8-no-clip": f"{RANK_8} --clip 0 --no-test",
+    "tune-r8-scaling2": f"{RANK_8} --scaling 2 --lr 1e-3 --no-test",
+    "tune-r1-no-average": f"{RANK_1} --no-average --no-test",
+    "tune-r1-lr5e-4": "--rank 1 --lr 5e-4 --head-lr 2e-3 --batch-size 4 --no-test",
 }
 
 
