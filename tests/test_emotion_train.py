@@ -24,7 +24,7 @@ from lora_from_scratch.emotion.evaluate import predict_logits, score
 from lora_from_scratch.emotion.train import _rate
 from tests.conftest import assert_unchanged, state_of
 
-EXACT = {"precision": "fp32", "batch_size": 16}
+EXACT = {"precision": "fp32", "batch_size": 16, "head_lr": None}
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_metrics_count_rightly():
 
 def test_the_command_line_from_training_to_a_prediction(tiny_backbone, folder, capsys):
     out = str(folder / "run")
-    words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--rank", "2", "--lr", "2e-2",
+    words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--rank", "2", "--lr", "2e-2", "--head-lr", "2e-2",
              "--max-steps", "60", "--out", out, "--json"]  # fmt: skip
     assert main(words) == 0
     record = json.loads(capsys.readouterr().out)
