@@ -1,27 +1,65 @@
 """LoRA from scratch: low-rank adapters for frozen, pre-trained networks."""
 
+from lora_from_scratch.adapters import (
+    adapter_rows,
+    add_adapter,
+    combine_adapters,
+    delete_adapter,
+    disable_adapter,
+    set_adapter,
+)
 from lora_from_scratch.audit import ParameterReport, parameter_report
 from lora_from_scratch.checkpoint import load_adapter, save_adapter
 from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.functional import lora_delta, lora_forward
+from lora_from_scratch.extract import Extraction, extract_lora
+from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
 from lora_from_scratch.inject import add_lora, remove_lora
-from lora_from_scratch.layers import LoRALinear
-from lora_from_scratch.merge import merge, merged_state_dict, unmerge
+from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear
+from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
+from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
+from lora_from_scratch.variants import (
+    DoRALinear,
+    LoRAXSLinear,
+    OLoRALinear,
+    PiSSALinear,
+    lora_plus_groups,
+)
 
 __version__ = "0.1.0"
 __all__ = [
+    "DoRALinear",
+    "Extraction",
+    "FusedLoRA",
+    "LoRAConv1D",
+    "LoRAEmbedding",
     "LoRALinear",
+    "LoRAXSLinear",
     "LoraConfig",
     "LoraError",
+    "OLoRALinear",
     "ParameterReport",
+    "PiSSALinear",
+    "adapter_rows",
+    "add_adapter",
     "add_lora",
+    "combine_adapters",
+    "delete_adapter",
+    "disable_adapter",
+    "effective_rank",
+    "energy",
+    "extract_lora",
     "load_adapter",
     "lora_delta",
     "lora_forward",
+    "lora_plus_groups",
     "merge",
+    "merge_and_unload",
     "merged_state_dict",
     "parameter_report",
+    "rank_for_energy",
     "remove_lora",
     "save_adapter",
+    "set_adapter",
+    "truncated_svd",
     "unmerge",
 ]

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from lora_from_scratch.inject import Injection, head_modules, is_adapted
+from lora_from_scratch.inject import adapters_of, is_adapted, lora_layers
+from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.targets import head_modules
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class ParameterReport:
 
     total: int  # all parameters, adapters included; tied tensors count once
     base: int  # total less the adapters: the model as it was
-    adapters: int  # in lora_A and lora_B, trained or not
+    adapters: int  # in the factors of the active adapter, trained or not
     head: int  # in the classification head, trained or not
     head_trains: bool
     trained: tuple[TrainedTensor, ...]
@@ -88,20 +90,19 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     an [out, in] linear counts r (in + out) numbers. ``print(parameter_report(model))``
     shows one line for each tensor that trains.
     """
-    injection = getattr(model, "lora", None)
-    if not isinstance(injection, Injection):
-        injection = None
+    adapters = adapters_of(model) if is_adapted(model) else None
+    injection = adapters.named[adapters.active] if adapters and adapters.active else None
+    factors = {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
     heads = tuple(head_modules(model))
     saved = injection.saved if injection else ()
 
-    total = adapters = head = size = 0
+    total = added = head = size = 0
     trained = []
     for name, p in model.named_parameters():  # yields a tied parameter once
-        owner = name.rpartition(".")[0]
-        is_factor = is_adapted(model) and owner.endswith((".lora_A", ".lora_B"))
+        is_factor = id(p) in factors
         is_head = _inside(name, heads)
         total += p.numel()
-        adapters += p.numel() * is_factor
+        added += p.numel() * is_factor
         head += p.numel() * is_head
         if p.requires_grad:
             size += p.numel() * p.element_size()
@@ -113,8 +114,8 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     patterns = list(injection.targets.values()) if injection else []
     return ParameterReport(
         total=total,
-        base=total - adapters,
-        adapters=adapters,
+        base=total - added,
+        adapters=added,
         head=head,
         head_trains=any(t.reason == "head" for t in trained),
         trained=tuple(trained),

@@ -1,102 +1,102 @@
 """Adapters on disk, in PEFT's format: what trained, and nothing else."""
 
 import json
-import math
 import os
 import re
 import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.adapters import disable_adapter
+from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import (
-    add_lora,
-    find_saved,
-    find_targets,
+    Injection,
+    activate,
+    adapters_of,
+    add_prepared,
     injection_of,
     is_adapted,
-    lora_layers,
+    prepare,
 )
+from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.peft_format import from_fields, to_fields
+from lora_from_scratch.variants import LoRAXSLinear
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
+PROBES = "lora_probes"
+SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 
 
-def save_adapter(model: nn.Module, folder: str | os.PathLike) -> Path:
-    """Write the adapter of ``model`` into ``folder``: weights, head and config.
+def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = False) -> Path:
+    """Write the active adapter of ``model`` into ``folder``: weights, head and config.
 
     ``adapter_model.safetensors`` holds, under the key prefix ``base_model.model.``,
     ``<module>.lora_A.weight`` [r, in] and ``<module>.lora_B.weight`` [out, r] of every
-    target and the modules that trained in full. ``adapter_config.json`` names the
+    target (``lora_embedding_A`` and ``_B`` of an embedding, ``lora_magnitude_vector`` of
+    DoRA) and the modules that trained in full. ``adapter_config.json`` names the
     targets. PEFT reads both. Each file appears whole or not at all.
 
+    PiSSA and OLoRA are written as the plain LoRA of rank 2r that they are. LoRA-XS is
+    written as R [r, r] and a few probes of A and B, which only this package reads,
+    unless ``plain`` asks for factors of full size.
+
     Raises:
-        LoraError: the model has no adapters, or a tensor that trains would be left out
-            (something was unfrozen by hand). Nothing is then written.
+        LoraError: the model has no active adapter, or a tensor that trains would be left
+            out (something was unfrozen by hand). Nothing is then written.
     """
     injection = injection_of(model)
-    tensors = _adapter_tensors(model, injection.saved)
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    left_out = sorted(trained - tensors.keys())
+    expected = {id(p) for t in _places(injection).values() for p in t.values()}
+    left_out = sorted(n for n, p in model.named_parameters() if p.requires_grad and id(p) not in expected)
     if left_out:
         raise LoraError(
             f"saving would leave out tensors that train: {', '.join(left_out)}; name their "
             "modules in modules_to_save, or freeze them"
         )
-    config = injection.config
-    fields = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": None,
-        "inference_mode": True,
-        "r": config.r,
-        "lora_alpha": config.alpha,
-        "lora_dropout": config.dropout,
-        # In full: a suffix could match more modules in another reader's model.
-        "target_modules": list(injection.targets),
-        "modules_to_save": list(injection.saved) or None,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "use_rslora": False,
-        "use_dora": False,
-    }
-    data = {PREFIX + name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    plain = plain or injection.config.init in ("pissa", "olora")
+    tensors = {}
+    for name, places in _places(injection).items():
+        if plain and name in injection.targets and "lora_embedding_A" not in places:
+            places = dict(zip(("lora_A.weight", "lora_B.weight"), injection.modules[name].factors(), strict=True))
+        elif isinstance(injection.modules[name], LoRAXSLinear):
+            places = places | {PROBES: injection.modules[name].probes()}
+        tensors |= {f"{PREFIX}{name}.{key}": t.detach().cpu().contiguous() for key, t in places.items()}
+    fields = to_fields(model, injection, plain)
+    # What no shape betrays stands in the weights' file as well, so that they belong together.
+    metadata = {"format": "pt", "lora_settings": json.dumps({name: fields[name] for name in SETTINGS})}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / WEIGHTS, lambda path: save_file(data, path, metadata={"format": "pt"}))
+    write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(_serialise(tensors, metadata)))
     write_json(folder / CONFIG, fields)
     return folder
 
 
-def load_adapter(model: nn.Module, folder: str | os.PathLike) -> nn.Module:
-    """Adapt a fresh base model with the adapter in ``folder``, and return it.
+def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "default") -> nn.Module:
+    """Adapt ``model`` with the adapter in ``folder``, make it the active one, and return the model.
 
-    Every tensor of the file must have its place in the model, with its shape, and every
-    place its tensor. Pickle is never read.
+    The model is a fresh base, or has adapters already, beside which this one gets its
+    ``name``. Every tensor of the file must have its place in the model, with its shape,
+    and every place its tensor. Pickle is never read.
 
     Raises:
         LoraError: a file is missing, damaged or of another kind; a field of the config
             is missing, unknown or not supported; a tensor is missing, left over,
             misshaped or not finite (every offending key is named); the adapter does not
-            fit the model; or the model has adapters already. It is then as it was.
+            fit the model; or the model has an adapter of this name. It is then as it was.
     """
-    folder = Path(folder)
-    if is_adapted(model):
-        raise LoraError("the model has LoRA adapters already: call remove_lora(model) first")
-    config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / WEIGHTS)
-    expected = _expected_shapes(model, config)
-    _check_tensors(tensors, expected, folder / WEIGHTS)
-
-    add_lora(model, config)
-    places = _adapter_tensors(model, model.lora.saved)
-    with torch.no_grad():
-        for name, place in places.items():
-            place.copy_(tensors[name])
+    if not is_adapted(model):
+        add_prepared(model, name, _read(model, Path(folder)))
+    elif name in adapters_of(model).named:
+        raise LoraError(f"there is an adapter {name!r} already: load under another name, or remove_lora(model) first")
+    else:
+        with disable_adapter(model):
+            injection = _read(model, Path(folder))
+            add_prepared(model, name, injection)
+        activate(model, name)
     return model
 
 
@@ -142,86 +142,79 @@ def read_json(path: Path) -> dict:
     return data
 
 
-def _adapter_tensors(model: nn.Module, saved: tuple[str, ...]) -> dict[str, Tensor]:
-    tensors = {}
-    for name, layer in lora_layers(model):
-        tensors[f"{name}.lora_A.weight"] = layer.lora_A.weight
-        tensors[f"{name}.lora_B.weight"] = layer.lora_B.weight
-    for name in saved:
-        for key, tensor in model.get_submodule(name).state_dict().items():
-            tensors[f"{name}.{key}"] = tensor
-    return tensors
+@torch.no_grad()
+def _read(base: nn.Module, folder: Path) -> Injection:
+    """The adapter in ``folder`` for a base model, which is left alone."""
+    fields = read_json(folder / CONFIG)
+    config = from_fields(base, fields, folder / CONFIG)
+    tensors, settings = _read_tensors(folder / WEIGHTS)
+    differ = [f"{n} {fields.get(n)!r}, not {v!r}" for n, v in settings.items() if fields.get(n) != v]
+    if differ:
+        raise LoraError(f"{folder / CONFIG} is not the one that {WEIGHTS} was written with: {'; '.join(differ)}")
+    injection = prepare(base, config)
+    places = {f"{name}.{key}": t for name, owned in _places(injection).items() for key, t in owned.items()}
+    # A checkpoint of an embedding may hold its frozen weight, too: it must be this base's.
+    for name in injection.targets:
+        key = f"{name}.base_layer.weight"
+        if key in tensors and torch.equal(tensors[key], base.get_submodule(name).weight.to(tensors[key])):
+            del tensors[key]
+    probes = {
+        f"{name}.{PROBES}": module.probes()
+        for name, module in injection.modules.items() if isinstance(module, LoRAXSLinear)
+    }  # fmt: skip
+    _check_tensors(tensors, places | probes, folder / WEIGHTS)
+    off = [key for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
+    if off:
+        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or their singular vectors differ here: {', '.join(off)}")
+    for key, place in places.items():
+        place.copy_(tensors[key])
+    return injection
 
 
-def _expected_shapes(model: nn.Module, config: LoraConfig) -> dict[str, tuple[int, ...]]:
-    targets = find_targets(model, config)
-    shapes = {}
-    for name in targets:
-        out_features, in_features = model.get_submodule(name).weight.shape
-        shapes[f"{name}.lora_A.weight"] = (config.r, in_features)
-        shapes[f"{name}.lora_B.weight"] = (out_features, config.r)
-    for name in find_saved(model, config, targets):
-        for key, tensor in model.get_submodule(name).state_dict().items():
-            shapes[f"{name}.{key}"] = tuple(tensor.shape)
-    return shapes
+def _places(injection: Injection) -> dict[str, dict[str, Tensor]]:
+    """Every tensor that belongs to an adapter: module -> name within it -> tensor."""
+    return {
+        name: module.state_dict(keep_vars=True) if name in injection.saved else trained_tensors(module)
+        for name, module in injection.modules.items()
+    }
 
 
-# The fields of PEFT's config that change what the adapter computes, with the only value
-# that this package computes the same way. A field that is neither here nor below counts
-# as unknown: harmless when empty, an error when not.
-FIXED = {"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False}
-NEEDED = ("peft_type", "r", "lora_alpha", "target_modules")
-IGNORED = {
-    "task_type", "base_model_name_or_path", "inference_mode", "init_lora_weights", "revision",
-    "auto_mapping", "peft_version", "ensure_weight_tying", "megatron_core", "qalora_group_size",
-}  # fmt: skip
+def _serialise(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file whose bytes depend on its contents alone: the library shuffles the metadata."""
+    data = save(tensors, metadata)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end]) | {"__metadata__": metadata}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def _read_config(path: Path) -> LoraConfig:
-    fields = read_json(path)
-    missing = [name for name in NEEDED if name not in fields]
-    if missing:
-        raise LoraError(f"{path} lacks {', '.join(missing)}")
-    for name, value in FIXED.items():
-        if fields.get(name, value) != value:
-            raise LoraError(f"{path}: {name} is {fields[name]!r}, expected {value!r}")
-    known = {*FIXED, *NEEDED, *IGNORED, "lora_dropout", "modules_to_save"}
-    unknown = [n for n, v in fields.items() if n not in known and v not in (None, False, [], {}, "")]
-    if unknown:
-        raise LoraError(f"{path}: {', '.join(unknown)} set, which this package does not support")
-    try:
-        return LoraConfig(
-            r=fields["r"],
-            alpha=fields["lora_alpha"],
-            dropout=fields.get("lora_dropout", 0.0),
-            target_modules=fields["target_modules"],
-            modules_to_save=fields.get("modules_to_save") or (),
-        )
-    except LoraError as error:
-        raise LoraError(f"{path}: {error}") from None
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors of a file, and the settings that it was written with, if it says them."""
     if not path.exists():
         raise LoraError(f"{path} does not exist: is {path.parent} an adapter's folder?")
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError, KeyError) as error:
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {}).get("lora_settings", "{}"))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
     foreign = sorted(key for key in tensors if not key.startswith(PREFIX))
     if foreign:
         raise LoraError(f"{path}: keys without {PREFIX!r} in front: {', '.join(foreign)}")
-    return {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
+    return {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}, settings
 
 
-def _check_tensors(tensors: dict[str, Tensor], expected: dict, path: Path) -> None:
-    faults = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in tensors]
+def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    faults = [f"missing {name} {list(t.shape)}" for name, t in expected.items() if name not in tensors]
     for name, tensor in tensors.items():
         if name not in expected:
             faults.append(f"left over {name} {list(tensor.shape)}")
-        elif tuple(tensor.shape) != expected[name]:
-            faults.append(f"{name} is {list(tensor.shape)}, expected {list(expected[name])}")
-        elif not tensor.is_floating_point() or not math.isfinite(tensor.double().abs().sum().item()):
+        elif tensor.shape != expected[name].shape:
+            faults.append(f"{name} is {list(tensor.shape)}, expected {list(expected[name].shape)}")
+        elif tensor.is_floating_point() != expected[name].is_floating_point():
+            faults.append(f"{name} is of {tensor.dtype}, expected {expected[name].dtype}")
+        elif not torch.isfinite(tensor.double()).all():
             faults.append(f"{name} holds values that are not finite numbers")
     if faults:
         raise LoraError(f"{path} does not fit the model: " + "; ".join(faults))

@@ -7,6 +7,7 @@ Symbols, here and everywhere: ``W`` [out, in] frozen, ``A`` [r, in], ``B`` [out,
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def lora_forward(x: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
@@ -32,3 +33,47 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     """
     wide = torch.float32 if A.device.type == "mps" else torch.float64
     return scaling * (B.detach().to(wide) @ A.detach().to(wide))
+
+
+def can_fuse(x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> bool:
+    """Whether ``FusedLoRA`` computes this case: one precision, no autocast, W and bias frozen."""
+    one_type = x.dtype == W.dtype == A.dtype == B.dtype
+    frozen = not W.requires_grad and (bias is None or not bias.requires_grad)
+    return one_type and frozen and not torch.is_autocast_enabled(x.device.type)
+
+
+class FusedLoRA(torch.autograd.Function):
+    """``F.linear(x, W, bias) + lora_forward(x, A, B, s)`` in 3 matrix products, 5 more backward.
+
+    The adapter's part is added into the frozen layer's output in place, and its gradient
+    into the gradient for x: neither takes a tensor of its own. Kept for the backward pass
+    are x and ``h = x A^T`` [..., r]. With ``g`` the gradient for y and ``u = g B`` [..., r]:
+
+    ``dA = s u^T x``, ``dB = s g^T h``, ``dx = g W + s u A``
+    """
+
+    @staticmethod
+    def forward(ctx, x, W, bias, A, B, scaling):
+        y = F.linear(x, W, bias)  # the very call of the frozen layer: equal in every bit
+        h = x.reshape(-1, A.shape[1]) @ A.T
+        y.view(-1, B.shape[0]).addmm_(h, B.T, alpha=scaling)
+        ctx.save_for_backward(x, W, A, B, h)
+        ctx.scaling = scaling
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        x, W, A, B, h = ctx.saved_tensors
+        s, needs = ctx.scaling, ctx.needs_input_grad
+        shape, x, g = x.shape, x.reshape(-1, A.shape[1]), g.reshape(-1, B.shape[0])
+        dx = dA = dB = u = None
+        if needs[0] or needs[3]:
+            u = g @ B
+        if needs[3]:
+            dA = torch.addmm(A, u.T, x, beta=0, alpha=s)  # beta=0: the first argument only lends its shape
+        if needs[4]:
+            dB = torch.addmm(B, g.T, h, beta=0, alpha=s)
+        if needs[0]:
+            dx = (g @ W).addmm_(u, A, alpha=s).view(shape)
+        return dx, None, None, dA, dB, None

@@ -1,87 +1,151 @@
-"""Getting adapters into a model: freeze first, then replace the targets in place."""
+"""Getting adapters into a model: freeze first, then put adapted layers in the targets' places.
 
-import difflib
-from dataclasses import dataclass
+An adapter is a set of modules, by their paths: an adapted layer for every target, and a
+copy of every module that trains in full, such as the head. The base model's own modules
+are kept beside them, so that switching is always the same act: put other modules in
+those places (``install``).
+"""
 
-import torch
+import copy
+from dataclasses import dataclass, field
+
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.layers import LoRALinear
-
-# These read `.weight` of their linears directly in some paths and would skip the adapter.
-BYPASSES = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-HEAD_NAMES = ("classifier", "pre_classifier", "score", "classification_head")
+from lora_from_scratch.layers import LAYERS, trained_tensors
+from lora_from_scratch.targets import find_saved, find_targets
+from lora_from_scratch.variants import adapted_layer
 
 
 @dataclass
 class Injection:
-    """What ``add_lora`` did to a model; kept on it as ``model.lora``."""
+    """One adapter of a model."""
 
     config: LoraConfig
     targets: dict[str, str]  # module name -> the pattern in target_modules that took it
     saved: tuple[str, ...]  # modules that train in full
+    modules: dict[str, nn.Module]  # path -> adapted layer, or copy of a saved module
+
+
+@dataclass
+class Adapters:
+    """All adapters of a model, and what it was without them; kept as ``model.lora``."""
+
     trained_before: frozenset[str]  # parameters that required a gradient before
+    base: dict[str, nn.Module] = field(default_factory=dict)  # path -> the model's own module
+    named: dict[str, Injection] = field(default_factory=dict)
+    active: str | None = None  # None: the base modules are in place
 
 
 def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
-    """Freeze ``model``, put a ``LoRALinear`` in place of every target, and return it.
+    """Freeze ``model``, put an adapted layer in place of every target, and return it.
 
-    Afterwards exactly these train: ``lora_A`` and ``lora_B`` of every target, and the
-    modules of ``config.modules_to_save`` (by default the classification head). The
-    model's output does not change by one bit, because every B starts at zero.
+    Afterwards exactly these train: the factors of every target (A and B; with variants
+    see ``variants.py``), and the modules of ``config.modules_to_save`` (by default the
+    classification head). With the default start the model's output does not change by
+    one bit, because every B starts at zero. The adapter's name is "default".
 
     Raises:
         LoraError: a target or a module to save matches nothing (the message offers the
-            nearest names), a target is no ``nn.Linear`` or sits where PyTorch bypasses
-            its forward, r exceeds min(in, out) of a target, or the model has adapters
+            nearest names), a target is of a type that cannot be adapted or sits where
+            PyTorch bypasses its forward, r exceeds min(in, out) of a target, a pattern
+            matches no target, a layer index is out of range, or the model has adapters
             already. The model is then exactly as it was.
     """
     if is_adapted(model):
-        raise LoraError("the model has LoRA adapters already: call remove_lora(model) first")
-    targets = find_targets(model, config)
-    saved = find_saved(model, config, targets)
-
-    trained = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-    model.requires_grad_(False)
-    for name in targets:
-        base = model.get_submodule(name)
-        _replace(model, name, LoRALinear(base, config.r, config.alpha, config.dropout))
-    for name in saved:
-        model.get_submodule(name).requires_grad_(True)
-    model.lora = Injection(config, targets, saved, trained)
+        raise LoraError("the model has LoRA adapters already: call remove_lora(model), or add_adapter")
+    add_prepared(model, "default", prepare(model, config))
     return model
 
 
 def remove_lora(model: nn.Module) -> nn.Module:
-    """Take the adapters out again and return the model with its base weights.
+    """Take all adapters out again and return the base model, every number as it was.
 
-    The base weights were never changed, so this restores them exactly; what trained
-    before ``add_lora`` is trainable again. Modules that trained in full, such as the
-    head, keep what they learnt: there is no second copy of them.
+    The base weights were never changed, the head that trained was a copy, and what
+    trained before ``add_lora`` is trainable again. To keep what an adapter learnt, see
+    ``merge_and_unload``.
 
     Raises:
         LoraError: the model has no adapters, or they are merged (the base weights then
             hold the update: ``unmerge`` first).
     """
-    injection = injection_of(model)
-    if is_merged(model):
-        raise LoraError("the adapters are merged into the weights: call unmerge(model) first")
-    for name in injection.targets:
-        layer = model.get_submodule(name)
-        with torch.device("meta"):  # its own weight would only be thrown away
-            base = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-        base.weight, base.bias = layer.weight, layer.bias
-        _replace(model, name, base.train(layer.training))
+    adapters = adapters_of(model)
+    install(model, None)
     del model.lora
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in injection.trained_before)
+        parameter.requires_grad_(name in adapters.trained_before)
     return model
 
 
+def prepare(model: nn.Module, config: LoraConfig) -> Injection:
+    """The adapter that ``config`` describes for a base model, which it leaves alone."""
+    targets = find_targets(model, config)
+    saved = find_saved(model, config, targets)
+    modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
+    return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
+
+
+def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
+    """Register a prepared adapter under ``name`` and make it the active one.
+
+    The base modules must be in place. The first adapter freezes the model.
+
+    Raises:
+        LoraError: ``name`` is no string, or one of the adapter's modules lies inside one
+            that another adapter replaces. The model is then as it was.
+    """
+    if not isinstance(name, str) or not name:
+        raise LoraError(f"an adapter's name must be a string, got {name!r}")
+    if not is_adapted(model):
+        trained = frozenset(n for n, p in model.named_parameters() if p.requires_grad)
+        model.requires_grad_(False)
+        model.lora = Adapters(trained)
+    adapters = adapters_of(model)
+    for path in injection.modules:
+        for other in adapters.base:
+            if path.startswith(other + ".") or other.startswith(path + "."):
+                raise LoraError(f"{path!r} and {other!r}, of another adapter, lie one inside the other")
+    adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
+    adapters.named[name] = injection
+    activate(model, name)
+
+
+def activate(model: nn.Module, name: str) -> None:
+    """Put one adapter in place; it trains and no other does."""
+    install(model, name)
+    for other, injection in adapters_of(model).named.items():
+        for path, module in injection.modules.items():
+            saved = path in injection.saved
+            for p in module.parameters() if saved else trained_tensors(module).values():
+                p.requires_grad_(other == name)
+
+
+def install(model: nn.Module, name: str | None) -> None:
+    """Put the modules of an adapter in their places, or with None those of the base.
+
+    Raises:
+        LoraError: the active adapter is merged.
+    """
+    adapters = adapters_of(model)
+    if is_merged(model):
+        raise LoraError("the adapters are merged into the weights: call unmerge(model) first")
+    wanted = adapters.base | (adapters.named[name].modules if name else {})
+    swap = {}
+    for path, new in wanted.items():
+        old = model.get_submodule(path)
+        if new is not old:
+            _hand_over(old, new)
+            swap[id(old)] = new
+    for parent in list(model.modules()):  # by identity: a module may stand in several places
+        for key, child in parent._modules.items():
+            if id(child) in swap:
+                parent._modules[key] = swap[id(child)]
+    adapters.active = name
+
+
 def is_adapted(model: nn.Module) -> bool:
-    """Whether any module of ``model`` is an adapted layer."""
-    return any(isinstance(module, LoRALinear) for module in model.modules())
+    """Whether ``model`` has adapters, active or not."""
+    return isinstance(getattr(model, "lora", None), Adapters) or bool(lora_layers(model))
 
 
 def is_merged(model: nn.Module) -> bool:
@@ -89,116 +153,46 @@ def is_merged(model: nn.Module) -> bool:
     return any(layer.unmerged_weight is not None for _, layer in lora_layers(model))
 
 
-def lora_layers(model: nn.Module) -> list[tuple[str, LoRALinear]]:
-    """Every adapted layer of ``model`` with its full name."""
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, LoRALinear)]
+def lora_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every adapted layer in place in ``model``, with its full name."""
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, LAYERS)]
 
 
-def injection_of(model: nn.Module) -> Injection:
-    """The record that ``add_lora`` left on ``model``.
+def adapters_of(model: nn.Module) -> Adapters:
+    """All that is known of the adapters of ``model``.
 
     Raises:
         LoraError: the model was never adapted.
     """
-    injection = getattr(model, "lora", None)
-    if not isinstance(injection, Injection):
+    adapters = getattr(model, "lora", None)
+    if not isinstance(adapters, Adapters):
         raise LoraError("the model has no LoRA adapters: call add_lora(model, config) first")
-    return injection
+    return adapters
 
 
-def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
-    """The modules that ``config.target_modules`` names, each with the target that took it.
-
-    A module matches a target ``t`` if its full name is ``t`` or ends in ``"." + t``.
+def injection_of(model: nn.Module) -> Injection:
+    """The active adapter of ``model``.
 
     Raises:
-        LoraError: see ``add_lora``.
+        LoraError: the model was never adapted, or its adapters are switched off.
     """
-    modules = dict(model.named_modules())
-    found: dict[str, str] = {}
-    for pattern in config.target_modules:
-        names = [n for n in modules if n == pattern or n.endswith("." + pattern)]
-        if not names:
-            raise LoraError(f"target_modules: {pattern!r} matches nothing{_near(pattern, modules)}")
-        for name in names:
-            found.setdefault(name, pattern)
-    for name in found:
-        _check_target(name, modules, config.r)
-    # In the model's own order, so that the random start does not depend on the list's.
-    return {name: found[name] for name in modules if name in found}
+    adapters = adapters_of(model)
+    if adapters.active is None:
+        raise LoraError("the adapters are switched off: leave disable_adapter, or call set_adapter")
+    return adapters.named[adapters.active]
 
 
-def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]:
-    """The modules that train in full: ``config.modules_to_save``, or the model's head.
+def _hand_over(old: nn.Module, new: nn.Module) -> None:
+    """Give ``new`` the mode, the device and (of a target) the base parameters of ``old``.
 
-    Raises:
-        LoraError: a name matches nothing, or lies on an adapted module's path.
+    They may have changed since it was last in place: ``model.cuda()`` and
+    ``load_state_dict(..., assign=True)`` reach only the modules that are.
     """
-    if config.modules_to_save is None:
-        return tuple(name for name in head_modules(model) if name not in targets)
-    modules = dict(model.named_modules())
-    found = []
-    for pattern in config.modules_to_save:
-        names = [n for n in modules if n == pattern or n.endswith("." + pattern)]
-        if not names:
-            raise LoraError(f"modules_to_save: {pattern!r} matches nothing{_near(pattern, modules)}")
-        found += [name for name in names if name not in found]
-    for name in found:
-        both = [t for t in targets if t == name or t.startswith(name + ".")]
-        if both:
-            raise LoraError(f"{name!r} is to train in full, yet {both[0]!r} in it is a target")
-    return tuple(found)
-
-
-def head_modules(model: nn.Module) -> tuple[str, ...]:
-    """The classification head, which trains by default: its modules' names.
-
-    A model says itself what its head is by an attribute ``head_modules``; of
-    transformers' models only those named ...ForSequenceClassification and
-    ...ForImageClassification have one. A language model's ``lm_head`` is none.
-    """
-    if hasattr(model, "head_modules"):
-        return tuple(model.head_modules)
-    kind = type(model).__name__
-    if not kind.endswith(("ForSequenceClassification", "ForImageClassification")):
-        return ()
-    names = HEAD_NAMES + (("pooler",) if kind.startswith("Deberta") else ())
-    return tuple(name for name, _ in model.named_children() if name in names)
-
-
-def _check_target(name: str, modules: dict[str, nn.Module], r: int) -> None:
-    module = modules[name]
-    path = name.split(".")
-    for depth in range(len(path)):
-        parent = modules[".".join(path[:depth])]
-        if isinstance(parent, BYPASSES):
-            raise LoraError(
-                f"target {name!r} lies inside {type(parent).__name__}, which reads its "
-                "weight directly and would ignore the adapter"
-            )
-    if type(module) is not nn.Linear:
-        inside = [n for n, m in modules.items() if n.startswith(name + ".") and isinstance(m, nn.Linear)]
-        hint = f"; linears inside it: {', '.join(inside[:3])}" if inside else ""
-        raise LoraError(
-            f"target {name!r} is a {type(module).__name__}, but only nn.Linear can be adapted{hint}"
-        )
-    if r > min(module.in_features, module.out_features):
-        shape = [module.out_features, module.in_features]
-        raise LoraError(f"r is {r}, above min(in, out) of target {name!r}, whose weight is {shape}")
-
-
-def _near(pattern: str, modules: dict[str, nn.Module]) -> str:
-    """The nearest names of linears, as the end of an error message."""
-    linears = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-    if not linears:
-        return "; the model has no nn.Linear at all"
-    endings = {".".join(n.split(".")[-k:]) for n in modules if n for k in (1, 2, n.count(".") + 1)}
-    near = difflib.get_close_matches(pattern, sorted(endings), n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {', '.join(map(repr, near))}?"
-    return f"; linears in this model end in {', '.join(sorted({n.split('.')[-1] for n in linears}))}"
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+    if isinstance(old, LAYERS) or isinstance(new, LAYERS):
+        new.weight = old.weight
+        if not isinstance(new, nn.Embedding):
+            new.bias = old.bias
+    parameter = next(old.parameters(), None)
+    if parameter is not None and parameter.device != next(new.parameters()).device:
+        new.to(parameter.device)
+    new.train(old.training)

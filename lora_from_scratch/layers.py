@@ -1,4 +1,4 @@
-"""The adapted linear layer."""
+"""The adapted layers: linear, GPT-2's transposed linear, embedding."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.functional import lora_forward
+from lora_from_scratch.functional import FusedLoRA, can_fuse, lora_delta, lora_forward
 
 
 class Factor(nn.Module):
@@ -35,6 +35,7 @@ class LoRALinear(nn.Linear):
         r: rank, at most min(in, out).
         alpha: the scaling is ``s = alpha / r``.
         dropout: probability of dropping an entry of x before A, while training.
+        rslora: the scaling is ``s = alpha / sqrt(r)`` (arXiv:2312.03732).
 
     Raises:
         LoraError: r is above min(in, out).
@@ -42,13 +43,15 @@ class LoRALinear(nn.Linear):
     (Hu et al. 2021, arXiv:2106.09685, equation 3.)
     """
 
-    def __init__(self, base: nn.Linear, r: int, alpha: float, dropout: float = 0.0):
+    transposed = False  # whether ``weight`` is W or its transpose
+
+    def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         nn.Module.__init__(self)  # nn.Linear's own would allocate a second weight
-        self.in_features, self.out_features = base.in_features, base.out_features
-        if r > min(self.in_features, self.out_features):
-            raise LoraError(f"r is {r}, above min(in, out) of {tuple(base.weight.shape)}")
         self.weight, self.bias = base.weight, base.bias
-        self.r, self.scaling = r, alpha / r
+        self.out_features, self.in_features = self.matrix().shape
+        if r > min(self.in_features, self.out_features):
+            raise LoraError(f"r is {r}, above min(in, out) of {tuple(self.matrix().shape)}")
+        self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         self.dropout = nn.Dropout(dropout)
         self.lora_A = Factor(r, self.in_features, like=base.weight)
         self.lora_B = Factor(self.out_features, r, like=base.weight)
@@ -57,12 +60,94 @@ class LoRALinear(nn.Linear):
         self.register_buffer("unmerged_weight", None, persistent=False)
         self.train(base.training)
 
+    def matrix(self) -> Tensor:
+        """W [out, in], however the module stores it."""
+        return self.weight.T if self.transposed else self.weight
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """The A and B of which the update is ``s B A``."""
+        return self.lora_A.weight, self.lora_B.weight
+
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
+        W = self.matrix()
         if self.unmerged_weight is not None:  # merged: W already holds s B A
-            return y
-        A, B = self.lora_A.weight, self.lora_B.weight
-        return y + lora_forward(self.dropout(x), A, B, self.scaling)
+            return F.linear(x, W, self.bias)
+        A, B = self.factors()
+        drops = self.training and self.dropout.p > 0
+        if not drops and can_fuse(x, W, self.bias, A, B):
+            return FusedLoRA.apply(x, W, self.bias, A, B, self.scaling)
+        return F.linear(x, W, self.bias) + lora_forward(self.dropout(x), A, B, self.scaling)
+
+    def adapted_matrix(self) -> Tensor:
+        """``W + s B A`` [out, in] in float64, of which merging makes the new weight."""
+        delta = lora_delta(*self.factors(), self.scaling)
+        return self.matrix().to(delta.dtype) + delta
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, r={self.r}, scaling={self.scaling:g}"
+
+
+class LoRAConv1D(LoRALinear):
+    """``LoRALinear`` for transformers' ``Conv1D`` (GPT-2), a linear that stores W as [in, out].
+
+    A and B keep the linear's orientation, as in PEFT's files.
+    """
+
+    transposed = True
+
+
+class LoRAEmbedding(nn.Embedding):
+    """A frozen embedding with a low-rank update: row i is ``E[i] + s B A[:, i]``.
+
+    Shapes: E = ``weight`` [vocab, dim], A = ``lora_embedding_A`` [r, vocab],
+    B = ``lora_embedding_B`` [dim, r], ids [...] -> [..., dim]. A starts at zero and B
+    random: a row of A moves only for the tokens that occur, so it is A that must be
+    quiet at first. No dropout: there is no x to drop from.
+
+    Args and errors: as of ``LoRALinear``, with W = E^T [dim, vocab].
+    """
+
+    transposed = True
+
+    def __init__(self, base: nn.Embedding, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
+        nn.Module.__init__(self)
+        for name in ("num_embeddings", "embedding_dim", "padding_idx", "norm_type", "scale_grad_by_freq", "sparse"):
+            setattr(self, name, getattr(base, name))
+        if r > min(self.num_embeddings, self.embedding_dim):
+            raise LoraError(f"r is {r}, above min(vocab, dim) of {tuple(base.weight.shape)}")
+        if base.max_norm is not None:
+            raise LoraError("an embedding with max_norm rewrites its own weight and cannot be frozen")
+        self.weight, self.max_norm = base.weight, None
+        self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
+        dtype = torch.promote_types(base.weight.dtype, torch.float32)
+        like = {"dtype": dtype, "device": base.weight.device}
+        self.lora_embedding_A = nn.Parameter(torch.zeros(r, self.num_embeddings, **like))
+        self.lora_embedding_B = nn.Parameter(torch.randn(self.embedding_dim, r, **like))
+        self.register_buffer("unmerged_weight", None, persistent=False)
+        self.train(base.training)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.lora_embedding_A, self.lora_embedding_B
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y = super().forward(ids)
+        if self.unmerged_weight is not None:
+            return y
+        A, B = self.factors()
+        return y + (F.linear(F.embedding(ids, A.T), B) * self.scaling).to(y.dtype)
+
+    matrix, adapted_matrix, extra_repr = LoRALinear.matrix, LoRALinear.adapted_matrix, LoRALinear.extra_repr
+
+
+LAYERS = (LoRALinear, LoRAEmbedding)  # every adapted layer is one of these
+
+
+def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """What of an adapted layer trains, by name: all parameters but those of the base."""
+    return {name: p for name, p in layer.named_parameters() if name not in ("weight", "bias")}
+
+
+def merged_weight(layer: nn.Module) -> Tensor:
+    """What ``layer.weight`` becomes when merged: rounded once, to its own type and orientation."""
+    matrix = layer.adapted_matrix()
+    return (matrix.T if layer.transposed else matrix).to(layer.weight.dtype)

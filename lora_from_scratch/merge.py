@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.functional import lora_delta
-from lora_from_scratch.inject import injection_of, lora_layers
-from lora_from_scratch.layers import LoRALinear
+from lora_from_scratch.inject import adapters_of, injection_of, install, lora_layers
+from lora_from_scratch.layers import merged_weight
 
 
 @torch.no_grad()
 def merge(model: nn.Module) -> nn.Module:
-    """Fold every adapter into its weight, ``W <- W + s B A``, and return the model.
+    """Fold the active adapter into its weights, ``W <- W + s B A``, and return the model.
 
     The sum is formed in float64 and rounded once to the weight's own type. The original
     weight is kept aside, because subtracting ``s B A`` again would not give it back:
@@ -28,18 +27,11 @@ def merge(model: nn.Module) -> nn.Module:
     merged = [name for name, layer in layers if layer.unmerged_weight is not None]
     if merged:
         raise LoraError(f"already merged: {_some(merged)}; merging twice would add the update twice")
-    owners = Counter(
-        id(p) for m in model.modules() for p in m._parameters.values() if p is not None
-    )
-    tied = [name for name, layer in layers if owners[id(layer.weight)] > 1]
-    if tied:
-        raise LoraError(
-            f"the weight of {_some(tied)} is tied to another module, which merging would change "
-            "as well: use merged_state_dict(model) or leave it unmerged"
-        )
-    for _, layer in layers:
+    _refuse_tied(model, layers)
+    new = [merged_weight(layer) for _, layer in layers]  # all of them, before any is written
+    for (_, layer), weight in zip(layers, new, strict=True):
         layer.unmerged_weight = layer.weight.detach().clone()
-        layer.weight.copy_(_merged_weight(layer))
+        layer.weight.copy_(weight)
     return model
 
 
@@ -61,6 +53,29 @@ def unmerge(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
+def merge_and_unload(model: nn.Module) -> nn.Module:
+    """Merge the active adapter for good and return a plain model: no adapted layer is left.
+
+    The weights hold ``W + s B A``, the head is the adapter's, nothing trains, and no
+    second copy is kept. Other adapters of the model are dropped.
+
+    Raises:
+        LoraError: as of ``merge``; an adapter that is merged already is simply kept.
+    """
+    layers = _adapted(model)
+    injection = injection_of(model)
+    if any(layer.unmerged_weight is None for _, layer in layers):
+        merge(model)
+    for _, layer in layers:
+        layer.unmerged_weight = None
+    adapters = adapters_of(model)
+    adapters.base |= {name: injection.modules[name].requires_grad_(False) for name in injection.saved}
+    install(model, None)
+    del model.lora
+    return model
+
+
+@torch.no_grad()
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The weights of the merged model under the base model's names; ``model`` is left alone.
 
@@ -68,28 +83,34 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     architecture: ``base.load_state_dict(merged_state_dict(model))``.
 
     Raises:
-        LoraError: the model has no adapters.
+        LoraError: the model has no adapters, or a target's weight is tied to another
+            module, whose copy the merged weight would overwrite on loading.
     """
     layers = dict(_adapted(model))
+    _refuse_tied(model, layers.items())
     state = {}
     for name, tensor in model.state_dict().items():
-        module = name.rpartition(".")[0]
-        if module.endswith((".lora_A", ".lora_B")) and module.rpartition(".")[0] in layers:
-            continue
-        if name.endswith(".weight") and module in layers:
-            layer = layers[module]
-            merged = layer.unmerged_weight is not None
-            tensor = layer.weight if merged else _merged_weight(layer)
-        state[name] = tensor.detach().clone()
+        owner = next((layer for layer in layers if name.startswith(layer + ".")), None)
+        if owner is None:
+            state[name] = tensor.detach().clone()
+        elif name in (f"{owner}.weight", f"{owner}.bias"):
+            layer = layers[owner]
+            new = name.endswith(".weight") and layer.unmerged_weight is None
+            state[name] = (merged_weight(layer) if new else tensor).detach().clone()
     return state
 
 
-def _merged_weight(layer: LoRALinear) -> Tensor:
-    delta = lora_delta(layer.lora_A.weight, layer.lora_B.weight, layer.scaling)
-    return (layer.weight.to(delta.dtype) + delta).to(layer.weight.dtype)
+def _refuse_tied(model: nn.Module, layers) -> None:
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    tied = [name for name, layer in layers if owners[id(layer.weight)] > 1]
+    if tied:
+        raise LoraError(
+            f"the weight of {_some(tied)} is tied to another module, which merging would change "
+            "as well: untie it, or leave the adapter unmerged"
+        )
 
 
-def _adapted(model: nn.Module) -> list[tuple[str, LoRALinear]]:
+def _adapted(model: nn.Module) -> list[tuple[str, nn.Module]]:
     injection_of(model)  # raises where there is nothing to merge
     return lora_layers(model)
 

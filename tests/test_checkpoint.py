@@ -124,7 +124,7 @@ FAULTS = {
     "no prefix": (_edit_tensors(lambda t: t.update({"x.lora_A.weight": t.pop(A0)})), r"keys without 'base_model\.model\.' in front: x\.lora_A"),
     "transposed tensor": (_edit_tensors(lambda t: t.update({A0: t[A0].T})), r"lora_A\.weight is \[24, 3\], expected \[3, 24\]"),
     "NaN": (_edit_tensors(lambda t: t.update({B1: t[B1] * float("nan")})), r"1\..*lora_B\.weight holds values that are not finite"),
-    "integers": (_edit_tensors(lambda t: t.update({B1: t[B1].int()})), r"lora_B\.weight holds values that are not finite"),
+    "integers": (_edit_tensors(lambda t: t.update({B1: t[B1].int()})), r"lora_B\.weight is of torch.int32, expected torch.float32"),
     "truncated file": (_truncate, "is not a readable safetensors file"),
     "not safetensors": (lambda f: (f / WEIGHTS).write_bytes(b"\x80\x04pickle?"), "is not a readable safetensors file"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "adapter_model.safetensors does not exist"),
@@ -133,11 +133,13 @@ FAULTS = {
     "settings no object": (lambda f: (f / SETTINGS).write_text("[1]"), "holds a list, expected a JSON object"),
     "missing fields": (_edit_settings(r=..., lora_alpha=...), "adapter_config.json lacks r, lora_alpha"),
     "unknown field set": (_edit_settings(lora_magic=True), "lora_magic set, which this package does not support"),
-    "rslora": (_edit_settings(use_rslora=True), "use_rslora set"),
-    "dora": (_edit_settings(use_dora=True), "use_dora set"),
+    "rslora": (_edit_settings(use_rslora=True), "not the one that .* was written with: use_rslora True, not False"),
+    "dora": (_edit_settings(use_dora=True), "was written with: use_dora True, not False"),
+    "another alpha": (_edit_settings(lora_alpha=6), "was written with: lora_alpha 6, not 5"),
+    "changed weights": (_edit_settings(init_lora_weights="pissa"), "init_lora_weights is 'pissa', with which PEFT changes the base"),
     "trained biases": (_edit_settings(bias="all"), "bias is 'all', expected 'none'"),
     "another method": (_edit_settings(peft_type="IA3"), "peft_type is 'IA3', expected 'LORA'"),
-    "wrong r": (_edit_settings(r=4), r"lora_A\.weight is \[3, 24\], expected \[4, 24\]"),
+    "wrong r": (_edit_settings(r=4), "was written with: r 4, not 3"),
     "r no int": (_edit_settings(r="3"), "adapter_config.json: r must be a positive int"),
     "alpha zero": (_edit_settings(lora_alpha=0), "adapter_config.json: alpha must be positive"),
     "unknown target": (_edit_settings(target_modules=["querry"]), "'querry' matches nothing; did you mean 'query'"),
@@ -179,7 +181,7 @@ def test_loading_onto_an_adapted_model_is_refused(tmp_path):
     model = trained()
     save_adapter(model, tmp_path)
     before = state_of(model)
-    with pytest.raises(LoraError, match="has LoRA adapters already"):
+    with pytest.raises(LoraError, match="there is an adapter 'default' already"):
         load_adapter(model, tmp_path)
     assert_unchanged(model, before)
 
@@ -194,12 +196,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     save_adapter(trained(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def full_disk(tensors, path, metadata):
+    def full_disk(path, data):
         with open(path, "wb") as file:
-            file.write(b"half")
+            file.write(data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(checkpoint.Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_adapter(trained(seed=1), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

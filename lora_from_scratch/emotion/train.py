@@ -18,7 +18,7 @@ from lora_from_scratch.emotion.data import Emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
 from lora_from_scratch.emotion.model import TextClassifier
 from lora_from_scratch.emotion.progress import Progress
-from lora_from_scratch.inject import head_modules
+from lora_from_scratch.targets import head_modules
 
 LOG_EVERY = 20  # steps
 

@@ -1,0 +1,155 @@
+"""``adapter_config.json`` as PEFT writes and reads it, to and from ``LoraConfig``."""
+
+import re
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from torch import nn
+
+from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.inject import Injection
+from lora_from_scratch.targets import ends_in, exactly
+
+# What a config must hold, and the one value that this package can honour of some fields.
+NEEDED = ("peft_type", "r", "lora_alpha", "target_modules")
+FIXED = {"bias": "none"}
+# Fields that do not change what the adapter computes on this base. fan_in_fan_out tells
+# how the base stores its weights, which the base's own modules tell us, too.
+IGNORED = {
+    "task_type", "base_model_name_or_path", "inference_mode", "revision", "auto_mapping",
+    "peft_version", "ensure_weight_tying", "megatron_core", "qalora_group_size", "fan_in_fan_out",
+}  # fmt: skip
+READ = {
+    "lora_dropout", "modules_to_save", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights",
+}  # fmt: skip
+# Starts that leave the base's weights alone; the others (pissa, olora, loftq, corda, ...) do not.
+HARMLESS_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
+NATIVE = "LORA_XS"
+
+
+def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
+    """The config of an adapter as PEFT's fields; ``plain``: it is written as plain A and B."""
+    config = injection.config
+    if plain:  # ranks and scalings as the factors have them, whatever made them
+        ranks = {n: injection.modules[n].factors()[0].shape[0] for n in injection.targets}
+        alphas = {n: injection.modules[n].scaling * ranks[n] for n in injection.targets}
+    else:
+        ranks, alphas = ({n: config.rank_and_alpha(n)[i] for n in injection.targets} for i in (0, 1))
+    r, rank_pattern = _pattern(ranks)
+    alpha, alpha_pattern = _pattern(alphas)
+    names = {name for name, _ in model.named_modules()}
+    taken = {name for name in names for target in injection.targets if ends_in(name, target)}
+    return {
+        "peft_type": "LORA" if plain or config.init != "lora_xs" else NATIVE,
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": r,
+        "lora_alpha": alpha,
+        "lora_dropout": config.dropout,
+        # In full: a suffix could match more modules in another reader's model.
+        "target_modules": list(injection.targets) if taken == set(injection.targets) else exactly(injection.targets),
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+        "modules_to_save": list(injection.saved) or None,
+        "bias": "none",
+        "fan_in_fan_out": any(type(injection.modules[n]).transposed and hasattr(injection.modules[n], "lora_A") for n in injection.targets),
+        "use_rslora": config.rslora and not plain,
+        "use_dora": config.dora,
+    }
+
+
+def from_fields(model: nn.Module, fields: dict, path: Path) -> LoraConfig:
+    """The ``LoraConfig`` that a file's fields mean for ``model``.
+
+    A field that this package does not know is harmless while it is empty: each release
+    of PEFT adds some.
+
+    Raises:
+        LoraError: a field is missing, has a value of the wrong kind, or asks for what
+            this package does not compute.
+    """
+    missing = [name for name in NEEDED if name not in fields]
+    if missing:
+        raise LoraError(f"{path} lacks {', '.join(missing)}")
+    if fields["peft_type"] not in ("LORA", NATIVE):
+        raise LoraError(f"{path}: peft_type is {fields['peft_type']!r}, expected 'LORA'")
+    for name, value in FIXED.items():
+        if fields.get(name, value) != value:
+            raise LoraError(f"{path}: {name} is {fields[name]!r}, expected {value!r}")
+    known = {*FIXED, *NEEDED, *IGNORED, *READ}
+    unknown = [n for n, v in fields.items() if n not in known and v not in (None, False, [], {}, "")]
+    if unknown:
+        raise LoraError(f"{path}: {', '.join(unknown)} set, which this package does not support")
+    init = fields.get("init_lora_weights")
+    if init not in HARMLESS_INITS:
+        raise LoraError(
+            f"{path}: init_lora_weights is {init!r}, with which PEFT changes the base's weights; "
+            "save it there converted to plain LoRA (path_initial_model_for_weight_conversion)"
+        )
+    try:
+        return LoraConfig(
+            r=fields["r"],
+            alpha=fields["lora_alpha"],
+            dropout=fields.get("lora_dropout", 0.0),
+            target_modules=_targets(model, fields),
+            modules_to_save=_saved(model, fields.get("modules_to_save") or ()),
+            rank_pattern=fields.get("rank_pattern") or {},
+            alpha_pattern=fields.get("alpha_pattern") or {},
+            rslora=fields.get("use_rslora", False),
+            dora=fields.get("use_dora", False),
+            init="lora_xs" if fields["peft_type"] == NATIVE else "kaiming",
+        )
+    except LoraError as error:
+        raise LoraError(f"{path}: {error}") from None
+
+
+def _pattern(values: dict) -> tuple[object, dict]:
+    """The commonest value, and unless all are equal a pattern for every module.
+
+    For every one, because PEFT reads a key as an ending: that of one module may be the
+    ending of another's name. The longest come first, and the first that matches counts.
+    """
+    common = Counter(values.values()).most_common(1)[0][0]
+    if len(set(values.values())) == 1:
+        return common, {}
+    return common, {re.escape(n): values[n] for n in sorted(values, key=len, reverse=True)}
+
+
+def _targets(model: nn.Module, fields: dict):
+    """target_modules; where PEFT narrows them down further, the names that its rules leave."""
+    wanted, layers, excluded = (fields.get(n) for n in ("target_modules", "layers_to_transform", "exclude_modules"))
+    if not isinstance(wanted, (str, list)) or not (layers is not None or excluded):
+        return wanted
+    names = [n for n, _ in model.named_modules() if _named(n, wanted) and not (excluded and _named(n, excluded))]
+    if layers is not None and not isinstance(wanted, str):
+        layers = [layers] if isinstance(layers, int) else layers
+        patterns = fields.get("layers_pattern") or [r"[^.]*"]
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        names = [n for n in names if n in wanted or _layer(n, patterns) in layers]
+    if not names:
+        raise LoraError("target_modules, exclude_modules and layers_to_transform leave no module to adapt")
+    return exactly(names)
+
+
+def _named(name: str, wanted) -> bool:
+    return bool(re.fullmatch(wanted, name)) if isinstance(wanted, str) else any(ends_in(name, w) for w in wanted)
+
+
+def _layer(name: str, patterns) -> int | None:
+    """The block's index as PEFT finds it: the last number that follows a matching part."""
+    found = (re.match(rf".*\.{pattern}\.(\d+)\.", name) for pattern in patterns)
+    return next((int(match[1]) for match in found if match), None)
+
+
+def _saved(model: nn.Module, names) -> tuple[str, ...]:
+    """PEFT lists ["classifier", "score"] for every classifier; what the model lacks is dropped, and said."""
+    if not isinstance(names, list):
+        return names
+    there = [n for n in names if any(ends_in(full, n) for full, _ in model.named_modules())]
+    gone = [n for n in names if n not in there]
+    if gone:
+        warnings.warn(f"modules_to_save: this model has no {', '.join(map(repr, gone))}; dropped", stacklevel=4)
+    return tuple(there)

@@ -1,0 +1,176 @@
+"""Which modules a config means: targets to adapt, modules to train in full, the head."""
+
+import difflib
+import re
+
+from torch import nn
+
+from lora_from_scratch.config import LoraConfig, LoraError, pattern_matches
+
+# These read `.weight` of their linears directly in some paths and would skip the adapter.
+BYPASSES = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+HEAD_NAMES = ("classifier", "pre_classifier", "score", "classification_head")
+
+
+def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
+    """The modules that ``config`` adapts, each with the target that took it.
+
+    Raises:
+        LoraError: see ``add_lora``.
+    """
+    modules = dict(model.named_modules())
+    found = _matched(model, config.target_modules, modules, "target_modules")
+    if config.exclude_modules:
+        left_out = _matched(model, config.exclude_modules, found, "exclude_modules")
+        found = {name: pattern for name, pattern in found.items() if name not in left_out}
+    if config.layers is not None:
+        found = _in_layers(found, config.layers)
+    if not found:
+        raise LoraError("exclude_modules leaves no target to adapt")
+    for name in found:
+        _check_target(name, modules, config.rank_and_alpha(name)[0])
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, field):
+            if not any(pattern_matches(pattern, name) for name in found):
+                raise LoraError(f"{field}: {pattern!r} matches no target{_near(pattern, found)}")
+    # In the model's own order, so that the random start does not depend on the list's.
+    return {name: found[name] for name in modules if name in found}
+
+
+def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]:
+    """The modules that train in full: ``config.modules_to_save``, or the model's head.
+
+    Raises:
+        LoraError: a name matches nothing, lies on an adapted module's path, or its
+            weight is tied to a module that stays frozen.
+    """
+    if config.modules_to_save is None:
+        names = [name for name in head_modules(model) if name not in targets]
+    else:
+        modules = dict(model.named_modules())
+        names = list(_matched(model, config.modules_to_save, modules, "modules_to_save"))
+        names = [n for n in names if not any(n.startswith(other + ".") for other in names)]
+    for name in names:
+        both = [t for t in targets if t == name or t.startswith(name + ".")]
+        if both:
+            raise LoraError(f"{name!r} is to train in full, yet {both[0]!r} in it is a target")
+        inside = {id(p) for p in model.get_submodule(name).parameters()}
+        outside = [n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in inside and not n.startswith(name + ".")]
+        if outside:
+            raise LoraError(f"{name!r} is to train in full, but its weight is tied to {outside[0]!r}")
+    return tuple(names)
+
+
+def head_modules(model: nn.Module) -> tuple[str, ...]:
+    """The classification head, which trains by default: its modules' names.
+
+    A model says itself what its head is by an attribute ``head_modules``; of
+    transformers' models only those named ...ForSequenceClassification and
+    ...ForImageClassification have one. A language model's ``lm_head`` is none.
+    """
+    if hasattr(model, "head_modules"):
+        return tuple(model.head_modules)
+    kind = type(model).__name__
+    if not kind.endswith(("ForSequenceClassification", "ForImageClassification")):
+        return ()
+    names = HEAD_NAMES + (("pooler",) if kind.startswith("Deberta") else ())
+    return tuple(name for name, _ in model.named_children() if name in names)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is a plain linear, or GPT-2's ``Conv1D`` (told by name: no import for its sake)."""
+    kind = type(module)
+    return kind is nn.Linear or (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
+
+
+def exactly(names) -> str:
+    """A regular expression that matches these full names and no others."""
+    return "|".join(re.escape(name) for name in names)
+
+
+def ends_in(name: str, ending: str) -> bool:
+    """How a target names a module: in full, or by its last parts."""
+    return name == ending or name.endswith("." + ending)
+
+
+def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
+    """Those of ``names`` that are wanted, each with the pattern that took it."""
+    known = names
+    if field == "target_modules":  # near misses are sought among what can be adapted
+        known = [n for n, module in names.items() if _can_adapt(module)]
+    if wanted == "all-linear" and field == "target_modules":
+        return dict.fromkeys(_all_linear(model), wanted)
+    if isinstance(wanted, str):
+        found = {name: wanted for name in names if re.fullmatch(wanted, name)}
+        if not found:
+            hint = f" (as a list, [{wanted!r}], it would)" if any(ends_in(n, wanted) for n in names) else ""
+            raise LoraError(f"{field}: the regular expression {wanted!r} matches no full name{hint}{_near(wanted, known)}")
+        return found
+    found = {}
+    for pattern in wanted:
+        taken = [name for name in names if ends_in(name, pattern)]
+        if not taken:
+            raise LoraError(f"{field}: {pattern!r} matches nothing{_near(pattern, known)}")
+        for name in taken:
+            found.setdefault(name, pattern)
+    return found
+
+
+def _all_linear(model: nn.Module) -> list[str]:
+    """Every linear outside the classification head and the output embeddings."""
+    outputs = {id(m.get_output_embeddings()) for m in model.modules() if hasattr(m, "get_output_embeddings")}
+    head = head_modules(model)
+    names = [
+        name for name, module in model.named_modules()
+        if is_linear(module) and id(module) not in outputs
+        and not any(name == h or name.startswith(h + ".") for h in head)
+    ]  # fmt: skip
+    if not names:
+        raise LoraError("target_modules is 'all-linear', but the model has no linear outside its head")
+    return names
+
+
+def _in_layers(found: dict[str, str], layers: tuple[int, ...]) -> dict[str, str]:
+    index = {name: next((int(p) for p in name.split(".") if p.isdigit()), None) for name in found}
+    there = sorted({i for i in index.values() if i is not None})
+    wrong = [i for i in layers if i not in there]
+    if wrong:
+        have = f"have the indices {', '.join(map(str, there))}" if there else "have no index in their names"
+        raise LoraError(f"layers: {', '.join(map(str, wrong))} out of range: the targets {have}")
+    return {name: pattern for name, pattern in found.items() if index[name] in layers}
+
+
+def _check_target(name: str, modules: dict[str, nn.Module], r: int) -> None:
+    module = modules[name]
+    path = name.split(".")
+    for depth in range(len(path)):
+        parent = modules[".".join(path[:depth])]
+        if isinstance(parent, BYPASSES):
+            raise LoraError(
+                f"target {name!r} lies inside {type(parent).__name__}, which reads its "
+                "weight directly and would ignore the adapter"
+            )
+    if not _can_adapt(module):
+        inside = [n for n, m in modules.items() if n.startswith(name + ".") and is_linear(m)]
+        hint = f"; linears inside it: {', '.join(inside[:3])}" if inside else ""
+        raise LoraError(
+            f"target {name!r} is a {type(module).__name__}, but only nn.Linear, Conv1D and "
+            f"nn.Embedding can be adapted{hint}"
+        )
+    if r > min(module.weight.shape):
+        raise LoraError(f"r is {r}, above min(in, out) of target {name!r}, whose weight is {list(module.weight.shape)}")
+
+
+def _can_adapt(module: nn.Module) -> bool:
+    return is_linear(module) or type(module) is nn.Embedding
+
+
+def _near(pattern: str, names) -> str:
+    """The nearest names among ``names``, as the end of an error message."""
+    names = [name for name in names if name]
+    endings = {".".join(n.split(".")[-k:]) for n in names for k in (1, 2, n.count(".") + 1)}
+    near = difflib.get_close_matches(pattern, sorted(endings), n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {', '.join(map(repr, near))}?"
+    last = sorted({n.split(".")[-1] for n in names if not n.split(".")[-1].isdigit()})
+    return f"; what there is ends in {', '.join(last[:12])}" if last else "; there is nothing to choose from"
