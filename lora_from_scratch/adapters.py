@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.functional import lora_delta
@@ -228,14 +228,15 @@ def _adapted_rows(path: str, layers: list[nn.Module], pick: Tensor):
 
 def _saved_rows(path: str, modules: list[nn.Module], pick: Tensor):
     """A forward hook that gives each row the output of its own adapter's copy of a module."""
-    parameters, buffers = stack_module_state(modules)
+    states = [module.state_dict(keep_vars=True) for module in modules]
+    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     def call(state, row):
         return functional_call(modules[0], state, (row[None],))[0]
 
     def hook(module, args, kwargs, y):
         x, rows = _rows(path, args, kwargs, pick)
-        own = {name: value.to(x.device)[rows] for name, value in (parameters | buffers).items()}
+        own = {name: value.to(x.device)[rows] for name, value in stacked.items()}
         return torch.where(_is_adapted(rows, y), vmap(call, randomness="different")(own, x), y)
 
     return hook

@@ -9,6 +9,7 @@ those places (``install``).
 import copy
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
@@ -183,7 +184,7 @@ def injection_of(model: nn.Module) -> Injection:
 
 
 def _hand_over(old: nn.Module, new: nn.Module) -> None:
-    """Give ``new`` the mode, the device and (of a target) the base parameters of ``old``.
+    """Give ``new`` the mode, device and type of ``old``, and of a target its base parameters.
 
     They may have changed since it was last in place: ``model.cuda()`` and
     ``load_state_dict(..., assign=True)`` reach only the modules that are.
@@ -192,7 +193,11 @@ def _hand_over(old: nn.Module, new: nn.Module) -> None:
         new.weight = old.weight
         if not isinstance(new, nn.Embedding):
             new.bias = old.bias
-    parameter = next(old.parameters(), None)
-    if parameter is not None and parameter.device != next(new.parameters()).device:
-        new.to(parameter.device)
+        own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, LAYERS) else []
+        for tensor in own:
+            tensor.data = tensor.data.to(new.weight.device, torch.promote_types(tensor.dtype, new.weight.dtype))
+    else:
+        like = next((t for t in old.state_dict().values() if t.is_floating_point()), None)
+        if like is not None:
+            new.to(like.device, like.dtype)
     new.train(old.training)

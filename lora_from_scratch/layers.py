@@ -102,7 +102,8 @@ class LoRAEmbedding(nn.Embedding):
     Shapes: E = ``weight`` [vocab, dim], A = ``lora_embedding_A`` [r, vocab],
     B = ``lora_embedding_B`` [dim, r], ids [...] -> [..., dim]. A starts at zero and B
     random: a row of A moves only for the tokens that occur, so it is A that must be
-    quiet at first. No dropout: there is no x to drop from.
+    quiet at first. No dropout: there is no x to drop from. Where the base multiplies its
+    rows by ``embed_scale`` (Gemma, BART), so does this layer.
 
     Args and errors: as of ``LoRALinear``, with W = E^T [dim, vocab].
     """
@@ -118,6 +119,8 @@ class LoRAEmbedding(nn.Embedding):
         if base.max_norm is not None:
             raise LoraError("an embedding with max_norm rewrites its own weight and cannot be frozen")
         self.weight, self.max_norm = base.weight, None
+        scale = getattr(base, "embed_scale", None)
+        self.register_buffer("embed_scale", None if scale is None else torch.as_tensor(scale), persistent=False)
         self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
         like = {"dtype": dtype, "device": base.weight.device}
@@ -130,11 +133,12 @@ class LoRAEmbedding(nn.Embedding):
         return self.lora_embedding_A, self.lora_embedding_B
 
     def forward(self, ids: Tensor) -> Tensor:
-        y = super().forward(ids)
+        scale = 1 if self.embed_scale is None else self.embed_scale.to(self.weight.dtype)
+        y = super().forward(ids) * scale
         if self.unmerged_weight is not None:
             return y
         A, B = self.factors()
-        return y + (F.linear(F.embedding(ids, A.T), B) * self.scaling).to(y.dtype)
+        return y + (F.linear(F.embedding(ids, A.T), B) * (self.scaling * scale)).to(y.dtype)
 
     matrix, adapted_matrix, extra_repr = LoRALinear.matrix, LoRALinear.adapted_matrix, LoRALinear.extra_repr
 

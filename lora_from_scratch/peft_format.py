@@ -9,6 +9,7 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.inject import Injection
+from lora_from_scratch.layers import LoRAConv1D
 from lora_from_scratch.targets import ends_in, exactly
 
 # What a config must hold, and the one value that this package can honour of some fields.
@@ -55,7 +56,7 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
         "alpha_pattern": alpha_pattern,
         "modules_to_save": list(injection.saved) or None,
         "bias": "none",
-        "fan_in_fan_out": any(type(injection.modules[n]).transposed and hasattr(injection.modules[n], "lora_A") for n in injection.targets),
+        "fan_in_fan_out": any(isinstance(module, LoRAConv1D) for module in injection.modules.values()),
         "use_rslora": config.rslora and not plain,
         "use_dora": config.dora,
     }
@@ -90,12 +91,13 @@ def from_fields(model: nn.Module, fields: dict, path: Path) -> LoraConfig:
             "save it there converted to plain LoRA (path_initial_model_for_weight_conversion)"
         )
     try:
+        saved = _saved(model, fields.get("modules_to_save") or [])
         return LoraConfig(
             r=fields["r"],
             alpha=fields["lora_alpha"],
             dropout=fields.get("lora_dropout", 0.0),
-            target_modules=_targets(model, fields),
-            modules_to_save=_saved(model, fields.get("modules_to_save") or ()),
+            target_modules=_targets(model, fields, saved),
+            modules_to_save=saved,
             rank_pattern=fields.get("rank_pattern") or {},
             alpha_pattern=fields.get("alpha_pattern") or {},
             rslora=fields.get("use_rslora", False),
@@ -109,47 +111,63 @@ def from_fields(model: nn.Module, fields: dict, path: Path) -> LoraConfig:
 def _pattern(values: dict) -> tuple[object, dict]:
     """The commonest value, and unless all are equal a pattern for every module.
 
-    For every one, because PEFT reads a key as an ending: that of one module may be the
-    ending of another's name. The longest come first, and the first that matches counts.
+    PEFT reads a key as an ending; the ^ lets it match nothing but the full name.
     """
     common = Counter(values.values()).most_common(1)[0][0]
     if len(set(values.values())) == 1:
         return common, {}
-    return common, {re.escape(n): values[n] for n in sorted(values, key=len, reverse=True)}
+    return common, {"^" + re.escape(n): value for n, value in values.items()}
 
 
-def _targets(model: nn.Module, fields: dict):
-    """target_modules; where PEFT narrows them down further, the names that its rules leave."""
-    wanted, layers, excluded = (fields.get(n) for n in ("target_modules", "layers_to_transform", "exclude_modules"))
-    if not isinstance(wanted, (str, list)) or not (layers is not None or excluded):
+def _targets(model: nn.Module, fields: dict, saved) -> tuple[str, ...] | str:
+    """target_modules, or where PEFT narrows them down the names that its rules leave.
+
+    Left out are what exclude_modules names, what lies in a saved module, and unless a
+    name is given in full what is not in layers_to_transform.
+    """
+    wanted, excluded = fields["target_modules"], fields.get("exclude_modules")
+    layers, patterns = fields.get("layers_to_transform"), fields.get("layers_pattern") or [r"[^.]*"]
+    every = [name for name, _ in model.named_modules()]
+    if not isinstance(wanted, (str, list)) or wanted == "all-linear":
         return wanted
-    names = [n for n, _ in model.named_modules() if _named(n, wanted) and not (excluded and _named(n, excluded))]
-    if layers is not None and not isinstance(wanted, str):
+    if isinstance(wanted, list) and not all(isinstance(w, str) and any(ends_in(n, w) for n in every) for w in wanted):
+        return wanted  # for add_lora to complain of
+    meant = [n for n in every if _named(n, wanted)]
+    names = [n for n in meant if not (excluded and _named(n, excluded)) and not any(_inside(n, s) for s in saved)]
+    if layers not in (None, []) and isinstance(wanted, list):
         layers = [layers] if isinstance(layers, int) else layers
-        patterns = fields.get("layers_pattern") or [r"[^.]*"]
         patterns = [patterns] if isinstance(patterns, str) else patterns
         names = [n for n in names if n in wanted or _layer(n, patterns) in layers]
-    if not names:
+    if meant and not names:
         raise LoraError("target_modules, exclude_modules and layers_to_transform leave no module to adapt")
-    return exactly(names)
+    return wanted if names == meant else exactly(names)
 
 
 def _named(name: str, wanted) -> bool:
     return bool(re.fullmatch(wanted, name)) if isinstance(wanted, str) else any(ends_in(name, w) for w in wanted)
 
 
+def _inside(name: str, module: str) -> bool:
+    return name == module or name.startswith(module + ".")
+
+
 def _layer(name: str, patterns) -> int | None:
-    """The block's index as PEFT finds it: the last number that follows a matching part."""
-    found = (re.match(rf".*\.{pattern}\.(\d+)\.", name) for pattern in patterns)
+    """A block's index as PEFT finds it: the first number that follows a part that matches."""
+    found = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name) for pattern in patterns)
     return next((int(match[1]) for match in found if match), None)
 
 
 def _saved(model: nn.Module, names) -> tuple[str, ...]:
-    """PEFT lists ["classifier", "score"] for every classifier; what the model lacks is dropped, and said."""
-    if not isinstance(names, list):
+    """The modules that PEFT means by modules_to_save: each whose full name ends so, even within a word.
+
+    It lists ["classifier", "score"] for every classifier; what the model lacks is
+    dropped, and said.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         return names
-    there = [n for n in names if any(ends_in(full, n) for full, _ in model.named_modules())]
-    gone = [n for n in names if n not in there]
+    every = [name for name, _ in model.named_modules()]
+    gone = [name for name in dict.fromkeys(names) if not any(n.endswith(name) for n in every)]
     if gone:
         warnings.warn(f"modules_to_save: this model has no {', '.join(map(repr, gone))}; dropped", stacklevel=4)
-    return tuple(there)
+    there = [n for n in every if n.endswith(tuple(names))]
+    return tuple(n for n in there if not any(n != other and _inside(n, other) for other in there))

@@ -162,7 +162,9 @@ def _check_target(name: str, modules: dict[str, nn.Module], r: int) -> None:
 
 
 def _can_adapt(module: nn.Module) -> bool:
-    return is_linear(module) or type(module) is nn.Embedding
+    # Position embeddings are subclasses, too, and compute something else.
+    scaled = isinstance(module, nn.Embedding) and type(module).__name__.endswith("ScaledWordEmbedding")
+    return is_linear(module) or type(module) is nn.Embedding or scaled
 
 
 def _near(pattern: str, names) -> str:
