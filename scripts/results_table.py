@@ -17,13 +17,13 @@ START, END = "<!-- results: made by `make tables` -->", "<!-- end of results -->
 def table(folder: Path) -> str:
     records = read_records(folder)
     lines = [
-        "| backbone | rank | s, lr, batch | epochs | seeds | numbers trained (with head) "
+        "| backbone | rank | recipe | epochs | seeds | numbers trained (with head) "
         "| validation accuracy | validation macro-F1 | test accuracy | test macro-F1 |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in summarise(records):
         cells = [
-            row.backbone, row.rank, f"{row.scaling:g}, {row.lr:g}, {row.batch_size}", row.epochs,
+            row.backbone, row.rank, row.recipe, row.epochs,
             row.seeds, f"{row.trainable:,}", *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in (
                 row.validation_accuracy, row.validation_macro_f1, row.test_accuracy, row.test_macro_f1)),
         ]  # fmt: skip
@@ -33,8 +33,9 @@ def table(folder: Path) -> str:
     threads = sorted({r["environment"]["threads"] for r in records})
     lines += [
         "",
-        "Mean ± standard deviation over seeds, in %; the base is frozen, all six linears of each "
-        f"block are adapted. Made on {', '.join(machines)}, {'/'.join(map(str, threads))} thread a run, "
+        "Mean ± standard deviation over seeds, in %; each rank with its own recipe, tuned "
+        "on validation. The base is frozen, all six "
+        f"linears of each block are adapted. Made on {', '.join(machines)}, {'/'.join(map(str, threads))} thread a run, "
         f"in {min(seconds):.0f} to {max(seconds):.0f} s of training.",
     ]
     return "\n".join(lines)

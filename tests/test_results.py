@@ -13,12 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = sorted((ROOT / "results").glob("*.json"))
 
 
+def recipe(**changes) -> dict:
+    return {"lr": 1e-3, "head_lr": 3e-3, "batch_size": 8, "average": True, "epochs": 1, "clip": 1.0} | changes
+
+
 def made_up(seed=0, accuracy=0.9, **changes) -> dict:
     metrics = {"accuracy": accuracy, "macro_f1": accuracy - 0.05}
     return {
         "backbone": "minilm",
         "lora": {"r": 8, "scaling": 2.0},
-        "train": {"lr": 1e-3, "batch_size": 8, "epochs": 1, "seed": seed},
+        "train": recipe() | {"seed": seed},
+        "history": {"precision": "fp32"},
         "parameters": {"trainable": 100},
         "data": {"is_real": True},
         "validation": metrics,
@@ -34,6 +39,26 @@ def test_a_summary_is_over_the_seeds_of_one_setting():
     assert (second.rank, second.seeds) == (8, 3)
     assert second.test_accuracy == pytest.approx((92.0, 2.0))
     assert second.test_macro_f1 == pytest.approx((87.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    "change", [{"head_lr": 1e-3}, {"average": False}, {"clip": None}, {"a setting to come": 1}], ids=str
+)
+def test_runs_that_differ_in_more_than_the_seed_are_not_pooled(change):
+    other = made_up(1, train=recipe(**change) | {"seed": 1})
+    assert [row.seeds for row in summarise([made_up(0), other])] == [1, 1]
+    assert [row.seeds for row in summarise([made_up(0), made_up(1), other])] in ([2, 1], [1, 2])
+
+
+def test_nor_are_other_targets_or_another_precision():
+    others = [made_up(1, history={"precision": "bf16"}), made_up(1, lora={"r": 8, "scaling": 2.0, "target_modules": []})]
+    assert [row.seeds for row in summarise([made_up(0), *others])] == [1, 1, 1]
+
+
+def test_a_summary_shows_its_recipe():
+    (row,) = summarise([made_up(train=recipe(head_lr=None, average=False) | {"seed": 0})])
+    assert row.recipe == "s 2, lr 0.001, head_lr 0.001, batch 8, last weights"
+    assert row.recipe in str(row)
 
 
 def test_only_tested_runs_on_the_real_data_are_read(tmp_path):

@@ -118,7 +118,9 @@ class Summary:
     rank: int
     scaling: float
     lr: float
+    head_lr: float
     batch_size: int
+    average: bool
     epochs: int
     trainable: int
     seeds: int
@@ -127,34 +129,60 @@ class Summary:
     test_accuracy: tuple[float, float]
     test_macro_f1: tuple[float, float]
 
+    @property
+    def recipe(self) -> str:
+        """How the runs were trained: settings may differ in more than the rank."""
+        kept = "averaged" if self.average else "last weights"
+        return f"s {self.scaling:g}, lr {self.lr:g}, head_lr {self.head_lr:g}, batch {self.batch_size}, {kept}"
+
     def __str__(self) -> str:
         mean, spread = self.validation_accuracy
         return (
             f"{self.backbone}, rank {self.rank}: {self.trainable:,} numbers trained, {self.seeds} seeds, "
-            f"validation {mean:.2f} ± {spread:.2f}, test {self.test_accuracy[0]:.2f} ± {self.test_accuracy[1]:.2f}"
+            f"validation {mean:.2f} ± {spread:.2f}, test {self.test_accuracy[0]:.2f} ± {self.test_accuracy[1]:.2f}\n"
+            f"    recipe: {self.recipe}"
         )
 
 
 def summarise(records: list[dict]) -> list[Summary]:
-    """One ``Summary`` for each setting among ``records``, the lowest rank first."""
+    """One ``Summary`` for each setting among ``records``, the lowest rank first.
+
+    Runs are pooled only where they differ in nothing but the seed, whether or not a
+    ``Summary`` shows the setting in which they differ.
+    """
     groups = defaultdict(list)
     for r in records:
-        lora, train = r["lora"], r["train"]
-        setting = (lora["r"], lora["scaling"], train["lr"], train["batch_size"], train["epochs"])
-        groups[r["backbone"], *setting, r["parameters"]["trainable"]].append(r)
+        train = {name: value for name, value in r["train"].items() if name != "seed"}
+        setting = [r["backbone"], r.get("max_length"), r["lora"], train, r["history"]["precision"]]
+        groups[json.dumps(setting, sort_keys=True)].append(r)
+    rows = [_summary(runs) for runs in groups.values()]
+    return sorted(rows, key=lambda row: (row.backbone, row.rank, row.recipe))
 
-    def over_seeds(runs: list[dict], split: str, metric: str) -> tuple[float, float]:
+
+def _summary(runs: list[dict]) -> Summary:
+    first = runs[0]
+    lora, train = first["lora"], first["train"]
+
+    def over_seeds(split: str, metric: str) -> tuple[float, float]:
         values = [100 * r[split][metric] for r in runs]
         return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
-    return [
-        Summary(
-            *setting,
-            len(runs),
-            *(over_seeds(runs, s, m) for s in ("validation", "test") for m in ("accuracy", "macro_f1")),
-        )
-        for setting, runs in sorted(groups.items())
-    ]
+    return Summary(
+        backbone=first["backbone"],
+        rank=lora["r"],
+        scaling=lora["scaling"],
+        lr=train["lr"],
+        head_lr=train["head_lr"] or train["lr"],
+        batch_size=train["batch_size"],
+        average=train["average"],
+        epochs=train["epochs"],
+        trainable=first["parameters"]["trainable"],
+        seeds=len(runs),
+        validation_accuracy=over_seeds("validation", "accuracy"),
+        validation_macro_f1=over_seeds("validation", "macro_f1"),
+        test_accuracy=over_seeds("test", "accuracy"),
+        test_macro_f1=over_seeds("test", "macro_f1"),
+    )
 
 
 def _version(name: str) -> str | None:
