@@ -18,7 +18,7 @@ from lora_from_scratch.inject import (
     install,
     prepare,
 )
-from lora_from_scratch.layers import LAYERS
+from lora_from_scratch.layers import Adapted
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import exactly
 from lora_from_scratch.variants import DoRALinear
@@ -180,7 +180,7 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
             if mine:
                 pick = torch.tensor([mine.index(n) if n in mine else -1 for n in names])
                 others = [used[n].modules[path] for n in mine]
-                row_hook = _adapted_rows if isinstance(others[0], LAYERS) else _saved_rows
+                row_hook = _adapted_rows if isinstance(others[0], Adapted) else _saved_rows
                 hooks.append(module.register_forward_hook(row_hook(path, others, pick), with_kwargs=True))
         try:
             yield model

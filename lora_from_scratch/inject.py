@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.layers import LAYERS, trained_tensors
+from lora_from_scratch.layers import Adapted, trained_tensors
 from lora_from_scratch.targets import find_saved, find_targets
 from lora_from_scratch.variants import adapted_layer
 
@@ -156,7 +156,7 @@ def is_merged(model: nn.Module) -> bool:
 
 def lora_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Every adapted layer in place in ``model``, with its full name."""
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, LAYERS)]
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, Adapted)]
 
 
 def adapters_of(model: nn.Module) -> Adapters:
@@ -189,11 +189,11 @@ def _hand_over(old: nn.Module, new: nn.Module) -> None:
     They may have changed since it was last in place: ``model.cuda()`` and
     ``load_state_dict(..., assign=True)`` reach only the modules that are.
     """
-    if isinstance(old, LAYERS) or isinstance(new, LAYERS):
+    if isinstance(old, Adapted) or isinstance(new, Adapted):
         new.weight = old.weight
         if not isinstance(new, nn.Embedding):
             new.bias = old.bias
-        own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, LAYERS) else []
+        own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []
         for tensor in own:
             tensor.data = tensor.data.to(new.weight.device, torch.promote_types(tensor.dtype, new.weight.dtype))
     else:

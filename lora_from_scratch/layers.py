@@ -20,7 +20,25 @@ class Factor(nn.Module):
         self.weight = nn.Parameter(torch.empty(rows, columns, dtype=dtype, device=like.device))
 
 
-class LoRALinear(nn.Linear):
+class Adapted:
+    """What adapted layers have in common: each has ``factors()``, A [r, in] and B [out, r]."""
+
+    transposed = False  # whether ``weight`` is the transpose of W
+
+    def matrix(self) -> Tensor:
+        """W [out, in], however the module stores it."""
+        return self.weight.T if self.transposed else self.weight
+
+    def adapted_matrix(self) -> Tensor:
+        """``W + s B A`` [out, in] in float64, of which merging makes the new weight."""
+        delta = lora_delta(*self.factors(), self.scaling)
+        return self.matrix().to(delta.dtype) + delta
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, r={self.r}, scaling={self.scaling:g}"
+
+
+class LoRALinear(Adapted, nn.Linear):
     """A frozen linear with a trained low-rank update: ``y = W x + b + s B A x``.
 
     Shapes: W [out, in], A = ``lora_A.weight`` [r, in], B = ``lora_B.weight`` [out, r],
@@ -43,8 +61,6 @@ class LoRALinear(nn.Linear):
     (Hu et al. 2021, arXiv:2106.09685, equation 3.)
     """
 
-    transposed = False  # whether ``weight`` is W or its transpose
-
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         nn.Module.__init__(self)  # nn.Linear's own would allocate a second weight
         self.weight, self.bias = base.weight, base.bias
@@ -60,31 +76,18 @@ class LoRALinear(nn.Linear):
         self.register_buffer("unmerged_weight", None, persistent=False)
         self.train(base.training)
 
-    def matrix(self) -> Tensor:
-        """W [out, in], however the module stores it."""
-        return self.weight.T if self.transposed else self.weight
-
     def factors(self) -> tuple[Tensor, Tensor]:
         """The A and B of which the update is ``s B A``."""
         return self.lora_A.weight, self.lora_B.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        W = self.matrix()
+        W, (A, B) = self.matrix(), self.factors()
         if self.unmerged_weight is not None:  # merged: W already holds s B A
             return F.linear(x, W, self.bias)
-        A, B = self.factors()
         drops = self.training and self.dropout.p > 0
-        if not drops and can_fuse(x, W, self.bias, A, B):
+        if not drops and can_fuse(x, W, self.bias, A, B):  # the same sum in fewer operations
             return FusedLoRA.apply(x, W, self.bias, A, B, self.scaling)
         return F.linear(x, W, self.bias) + lora_forward(self.dropout(x), A, B, self.scaling)
-
-    def adapted_matrix(self) -> Tensor:
-        """``W + s B A`` [out, in] in float64, of which merging makes the new weight."""
-        delta = lora_delta(*self.factors(), self.scaling)
-        return self.matrix().to(delta.dtype) + delta
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, r={self.r}, scaling={self.scaling:g}"
 
 
 class LoRAConv1D(LoRALinear):
@@ -96,7 +99,7 @@ class LoRAConv1D(LoRALinear):
     transposed = True
 
 
-class LoRAEmbedding(nn.Embedding):
+class LoRAEmbedding(Adapted, nn.Embedding):
     """A frozen embedding with a low-rank update: row i is ``E[i] + s B A[:, i]``.
 
     Shapes: E = ``weight`` [vocab, dim], A = ``lora_embedding_A`` [r, vocab],
@@ -139,11 +142,6 @@ class LoRAEmbedding(nn.Embedding):
             return y
         A, B = self.factors()
         return y + (F.linear(F.embedding(ids, A.T), B) * (self.scaling * scale)).to(y.dtype)
-
-    matrix, adapted_matrix, extra_repr = LoRALinear.matrix, LoRALinear.adapted_matrix, LoRALinear.extra_repr
-
-
-LAYERS = (LoRALinear, LoRAEmbedding)  # every adapted layer is one of these
 
 
 def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:
