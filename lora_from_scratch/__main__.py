@@ -42,7 +42,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         batch_size=args.batch_size,
         seed=args.seed,
         clip=args.clip or None,
-        average=not args.no_average,
+        beta2=args.beta2,
         precision=args.precision,
         max_steps=args.max_steps,
     )
@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--head-lr", type=float, default=recipe.head_lr, help="peak learning rate of the head")
     sub.add_argument("--batch-size", type=int, default=recipe.batch_size, help="rows a step")
     sub.add_argument("--clip", type=float, default=recipe.clip, help="largest norm of the gradient, 0: no limit")
-    sub.add_argument("--no-average", action="store_true", help="keep the last weights, not their average")
+    sub.add_argument("--beta2", type=float, default=recipe.beta2, help="AdamW's decay of its mean squared gradient")
     sub.add_argument("--max-length", type=int, default=64, help="tokens kept of a text")
     sub.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     sub.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")

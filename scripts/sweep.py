@@ -20,16 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 RANK_8 = "--rank 8"
-RANK_1 = "--rank 1 --lr 1e-3 --head-lr 2e-3 --batch-size 4 --no-average"
+RANK_1 = "--rank 1 --lr 1e-3"
 RUNS = {
     **{f"minilm-r8-seed{seed}": f"{RANK_8} --seed {seed}" for seed in range(3)},
     **{f"minilm-r1-seed{seed}": f"{RANK_1} --seed {seed}" for seed in range(3)},
     **{f"tune-r8-lr{lr}": f"{RANK_8} --lr {lr} --no-test" for lr in ("2.5e-4", "1e-3")},
-    "tune-r8-no-average": f"{RANK_8} --no-average --no-test",
+    "tune-r8-batch8": f"{RANK_8} --batch-size 8 --no-test",
+    "tune-r8-beta2-0.999": f"{RANK_8} --beta2 0.999 --no-test",
     "tune-r8-no-clip": f"{RANK_8} --clip 0 --no-test",
     "tune-r8-scaling2": f"{RANK_8} --scaling 2 --lr 1e-3 --no-test",
-    "tune-r1-average": "--rank 1 --lr 1e-3 --head-lr 2e-3 --batch-size 4 --no-test",
-    "tune-r1-lr5e-4": "--rank 1 --lr 5e-4 --head-lr 2e-3 --batch-size 4 --no-test",
+    "tune-r1-lr5e-4": "--rank 1 --no-test",
+    "tune-r1-beta2-0.999": f"{RANK_1} --beta2 0.999 --no-test",
 }
 
 

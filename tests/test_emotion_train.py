@@ -164,7 +164,7 @@ def test_metrics_count_rightly():
 def test_the_command_line_from_training_to_a_prediction(tiny_backbone, folder, capsys):
     out = str(folder / "run")
     words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--rank", "2", "--lr", "2e-2", "--head-lr", "2e-2",
-             "--max-steps", "60", "--out", out, "--json"]  # fmt: skip
+             "--batch-size", "16", "--max-steps", "60", "--out", out, "--json"]  # fmt: skip
     assert main(words) == 0
     record = json.loads(capsys.readouterr().out)
     assert record == json.loads((folder / "run" / "record.json").read_text())
@@ -187,7 +187,7 @@ def test_without_network_and_dataset_a_run_ends_well_and_says_what_it_used(tmp_p
     monkeypatch.delenv("EMOTION_DATA_DIR", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
-    assert main(["finetune", "--max-steps", "40", "--no-test"]) == 0
+    assert main(["finetune", "--max-steps", "80", "--no-test"]) == 0
     shown = capsys.readouterr().out
     assert "Data: the BUILT-IN CORPUS, not the emotion dataset: 3,200 train" in shown
     assert "Model: minilm, 334,086 of 22,899,462 numbers train, 2,310 of them in the head" in shown

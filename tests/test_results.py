@@ -14,7 +14,7 @@ RECORDS = sorted((ROOT / "results").glob("*.json"))
 
 
 def recipe(**changes) -> dict:
-    return {"lr": 1e-3, "head_lr": 3e-3, "batch_size": 8, "average": True, "epochs": 1, "clip": 1.0} | changes
+    return {"lr": 1e-3, "head_lr": 3e-3, "batch_size": 8, "beta2": 0.98, "epochs": 1, "clip": 1.0} | changes
 
 
 def made_up(seed=0, accuracy=0.9, **changes) -> dict:
@@ -42,7 +42,7 @@ def test_a_summary_is_over_the_seeds_of_one_setting():
 
 
 @pytest.mark.parametrize(
-    "change", [{"head_lr": 1e-3}, {"average": False}, {"clip": None}, {"a setting to come": 1}], ids=str
+    "change", [{"head_lr": 1e-3}, {"beta2": 0.999}, {"clip": None}, {"a setting to come": 1}], ids=str
 )
 def test_runs_that_differ_in_more_than_the_seed_are_not_pooled(change):
     other = made_up(1, train=recipe(**change) | {"seed": 1})
@@ -56,8 +56,8 @@ def test_nor_are_other_targets_or_another_precision():
 
 
 def test_a_summary_shows_its_recipe():
-    (row,) = summarise([made_up(train=recipe(head_lr=None, average=False) | {"seed": 0})])
-    assert row.recipe == "s 2, lr 0.001, head_lr 0.001, batch 8, last weights"
+    (row,) = summarise([made_up(train=recipe(head_lr=None, beta2=0.999) | {"seed": 0})])
+    assert row.recipe == "s 2, lr 0.001, head_lr 0.001, batch 8, beta2 0.999"
     assert row.recipe in str(row)
 
 

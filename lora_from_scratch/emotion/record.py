@@ -120,7 +120,7 @@ class Summary:
     lr: float
     head_lr: float
     batch_size: int
-    average: bool
+    beta2: float
     epochs: int
     trainable: int
     seeds: int
@@ -132,8 +132,7 @@ class Summary:
     @property
     def recipe(self) -> str:
         """How the runs were trained: settings may differ in more than the rank."""
-        kept = "averaged" if self.average else "last weights"
-        return f"s {self.scaling:g}, lr {self.lr:g}, head_lr {self.head_lr:g}, batch {self.batch_size}, {kept}"
+        return f"s {self.scaling:g}, lr {self.lr:g}, head_lr {self.head_lr:g}, batch {self.batch_size}, beta2 {self.beta2:g}"
 
     def __str__(self) -> str:
         mean, spread = self.validation_accuracy
@@ -174,7 +173,7 @@ def _summary(runs: list[dict]) -> Summary:
         lr=train["lr"],
         head_lr=train["head_lr"] or train["lr"],
         batch_size=train["batch_size"],
-        average=train["average"],
+        beta2=train["beta2"],
         epochs=train["epochs"],
         trainable=first["parameters"]["trainable"],
         seeds=len(runs),

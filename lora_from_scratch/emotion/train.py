@@ -46,8 +46,8 @@ class TrainConfig:
         warmup: share of the steps over which the rate rises from 0; then it falls to 0.
         clip: largest norm of the gradient, all trained tensors taken together; None means
             unlimited. A few wrongly labelled rows otherwise rule a small batch.
-        average: evaluate and keep the running average of the weights (``_Average``)
-            instead of the last ones.
+        beta2: of AdamW, the decay of its mean squared gradient. 0.98 remembers about 50
+            steps, of which one epoch of small batches has thousands.
         weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
         seed: of the order of the rows and of dropout.
         precision: "auto" takes bf16 or fp16 only where the hardware is fast at it;
@@ -56,12 +56,12 @@ class TrainConfig:
     """
 
     lr: float = 5e-4
-    head_lr: float | None = 3e-3
+    head_lr: float | None = 2e-3
     epochs: int = 1
-    batch_size: int = 8
+    batch_size: int = 4
     warmup: float = 0.06
     clip: float | None = 1.0
-    average: bool = True
+    beta2: float = 0.98
     weight_decay: float = 0.0
     seed: int = 0
     precision: str = "auto"
@@ -76,8 +76,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise LoraError(f"{name} must be a positive int, got {value!r}")
-        if not 0 <= self.warmup < 1:
-            raise LoraError(f"warmup must lie in [0, 1), got {self.warmup!r}")
+        for name in ("warmup", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise LoraError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise LoraError(f"precision is {self.precision!r}, expected auto, fp32, bf16 or fp16")
 
@@ -108,7 +109,8 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
             start, and ``.history`` tells how far it came.
         LoraError: nothing in the model trains, or the batch cannot be shared out.
     """
-    optimizer = torch.optim.AdamW(_groups(classifier.model, config), weight_decay=config.weight_decay)
+    betas = (0.9, config.beta2)
+    optimizer = torch.optim.AdamW(_groups(classifier.model, config), betas=betas, weight_decay=config.weight_decay)
     precision = pick_precision(config.precision)
     AcceleratorState._reset_state()  # else a process could train in one precision only
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
@@ -126,7 +128,6 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
     model, optimizer, loader = accelerator.prepare(classifier.model, optimizer, loader)
 
     history = History(precision, str(accelerator.device))
-    average = _Average(classifier.model) if config.average else None
     good = _trained_state(classifier.model)
     progress = Progress(total, config.batch_size, show=accelerator.is_main_process)
     step = epoch = 0
@@ -139,8 +140,6 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
             for batch in itertools.islice(loader, total - step):
                 window.append(_step(model, batch, optimizer, accelerator, config.clip))
                 step += 1
-                if average:
-                    average.update(step)
                 rate = schedule.get_last_lr()[0]
                 schedule.step()
                 if step % LOG_EVERY == 0 or step == total:
@@ -152,8 +151,6 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
                     progress.update(step, loss, accuracy)
             history.train_seconds += time.perf_counter() - started
             epoch += 1
-            if average:
-                average.swap()
             metrics = evaluate(classifier, data.validation)
             history.validation = metrics
             history.epochs.append({"epoch": epoch, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
@@ -168,8 +165,6 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
                     raise TrainingFailed(collapse, config.lr)
             else:
                 good = _trained_state(classifier.model)
-            if average and step < total:
-                average.swap()  # training goes on from the weights themselves
     except TrainingFailed as failure:
         failure.history = history
         classifier.model.load_state_dict(good, strict=False)
@@ -191,32 +186,6 @@ def pick_precision(wish: str = "auto") -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "fp32"
-
-
-class _Average:
-    """The average of the trained weights over the run, the later ones weighing more.
-
-    After step t it moves 9 / (t + 8) of the way to the weights, so that it spans about
-    the last ninth of the steps, however long the run. It costs a copy of what trains.
-    (Shamir and Zhang 2013, arXiv:1212.1824: polynomial-decay averaging with eta = 8.)
-    """
-
-    def __init__(self, model: nn.Module):
-        self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.values = [p.detach().clone() for p in self.trained]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        for value, p in zip(self.values, self.trained, strict=True):
-            value.lerp_(p, 9 / (step + 8))
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the weights of the model and their average."""
-        for value, p in zip(self.values, self.trained, strict=True):
-            kept = p.clone()
-            p.copy_(value)
-            value.copy_(kept)
 
 
 def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator, clip: float | None) -> Tensor:
