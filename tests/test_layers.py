@@ -1,16 +1,19 @@
 """The fused layer against the plain formula, GPT-2's linear, embeddings, and what is done around layers."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
+from benchmarks import layers as bench
+from benchmarks.ledger import Ledger
 from lora_from_scratch import (
     LoraConfig,
     LoRAConv1D,
@@ -67,24 +70,6 @@ def test_the_fused_layer_is_the_plain_formula(inputs, outputs, rank, seed, bias,
         assert torch.allclose(got, right, rtol=1e-12, atol=1e-12)
     if needs and x.numel():
         assert torch.autograd.gradcheck(layer, (x,))
-
-
-class Ledger(TorchDispatchMode):
-    """Counts the operations that compute, and the numbers that they allocate."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations, self.numbers = [], 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        before = {t.untyped_storage().data_ptr() for t in args if isinstance(t, torch.Tensor)}
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and not function.is_view:
-            if result.untyped_storage().data_ptr() not in before:
-                self.numbers += result.numel()
-            if function.overloadpacket not in (torch.ops.aten.detach, torch.ops.aten._unsafe_view):
-                self.operations.append(str(function.overloadpacket))
-        return result
 
 
 def test_a_fused_step_takes_eight_operations_and_little_memory():
@@ -268,3 +253,14 @@ def test_rank_and_alpha_by_pattern():
     assert got == [(5, 4 / 5, 1 / 2), (3, 4 / 3, 1 / 2)]
 
 
+
+
+def test_the_benchmark_of_layers_writes_its_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "TOKENS", (8,))
+    monkeypatch.setattr("sys.argv", ["layers", "--repeats", "2", "--out", str(tmp_path / "b.json")])
+    bench.main()
+    rows = json.loads((tmp_path / "b.json").read_text())["tokens"]["8"]
+    assert rows["frozen"]["time"] == 1
+    ours = rows["ours, fused"]
+    assert (ours["forward_operations"], ours["backward_operations"]) == (3, 5)
+    assert "PEFT, DoRA" in capsys.readouterr().out
