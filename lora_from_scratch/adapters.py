@@ -133,7 +133,7 @@ def combine_adapters(
             A, B = (S.sqrt()[:, None] * V).to(A.dtype), (U * S.sqrt()).to(B.dtype)
         factors[path] = A, B
 
-    ranks = {re.escape(path): A.shape[0] for path, (A, _) in factors.items()}
+    ranks = {"^" + re.escape(path): A.shape[0] for path, (A, _) in factors.items()}
     config = LoraConfig(
         r=max(ranks.values()),
         alpha=max(ranks.values()),
@@ -217,7 +217,7 @@ def _adapted_rows(path: str, layers: list[nn.Module], pick: Tensor):
         own_A, own_B = A.to(x.device)[rows], B.to(x.device)[rows]  # row -1 is masked below
         if isinstance(module, nn.Embedding):
             index = torch.arange(len(x), device=x.device).view(-1, *[1] * (x.dim() - 1))
-            h = own_A.transpose(1, 2)[index, x]
+            h = own_A.transpose(1, 2)[index, x] * layers[0].gain()  # the base's, hence the same for all
         else:
             h = torch.einsum("n...i,nri->n...r", x.to(A.dtype), own_A)
         update = torch.einsum("n...r,nor->n...o", h, own_B).to(y.dtype)

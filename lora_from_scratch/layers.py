@@ -132,16 +132,19 @@ class LoRAEmbedding(Adapted, nn.Embedding):
         self.register_buffer("unmerged_weight", None, persistent=False)
         self.train(base.training)
 
+    def gain(self) -> Tensor | float:
+        """By what the base multiplies its rows."""
+        return 1.0 if self.embed_scale is None else self.embed_scale.to(self.weight.dtype)
+
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.lora_embedding_A, self.lora_embedding_B
 
     def forward(self, ids: Tensor) -> Tensor:
-        scale = 1 if self.embed_scale is None else self.embed_scale.to(self.weight.dtype)
-        y = super().forward(ids) * scale
+        y = super().forward(ids) * self.gain()
         if self.unmerged_weight is not None:
             return y
         A, B = self.factors()
-        return y + (F.linear(F.embedding(ids, A.T), B) * (self.scaling * scale)).to(y.dtype)
+        return y + (F.linear(F.embedding(ids, A.T), B) * (self.scaling * self.gain())).to(y.dtype)
 
 
 def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:

@@ -29,6 +29,7 @@ from lora_from_scratch import (
 )
 from tests.conftest import assert_unchanged, state_of, tiny_bert
 from tests.test_layers import tiny_gpt2
+from tests.tiny_models import make
 
 ONE = LoraConfig(3, 5, ("query", "output.dense"))
 TWO = LoraConfig(2, 7, ("value", "query", "word_embeddings"), rank_pattern={"value": 4})
@@ -198,6 +199,20 @@ def test_rows_of_a_head_of_several_layers_and_of_gpt2():
         assert torch.equal(logits[1], alone[None][1])
         for i in (0, 2):
             assert torch.allclose(logits[i], alone[names[i]][i], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bart", "gemma"])
+def test_rows_of_an_embedding_that_scales_its_rows(name):
+    config = LoraConfig(2, 3, r".*embed_tokens", modules_to_save=())
+    model, ids = add_lora(make(name), config), torch.arange(4, 14).view(2, 5)
+    randomise(model, 1)
+    alone = model(ids).logits
+    with adapter_rows(model, ["default", None]):
+        rows = model(ids).logits
+    assert torch.allclose(rows[0], alone[0], rtol=1e-5, atol=1e-6)
+    with disable_adapter(model):
+        assert torch.equal(rows[1], model(ids).logits[1])
+        assert not torch.allclose(rows[0], model(ids).logits[0], rtol=0.01)
 
 
 def test_rows_train_all_their_adapters_at_once(two, batch):
