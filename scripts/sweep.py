@@ -41,7 +41,8 @@ def record(name: str) -> Path:
 def run(name: str) -> str:
     out = Path("runs") / name
     command = [sys.executable, "-m", "lora_from_scratch", "finetune", "--out", str(out), "--overwrite"]
-    (ROOT / "runs").mkdir(exist_ok=True)
+    for folder in ("runs", "results"):
+        (ROOT / folder).mkdir(exist_ok=True)
     with open(ROOT / "runs" / f"{name}.log", "w", encoding="utf-8") as log:
         words = [*command, *RUNS[name].split()]
         code = subprocess.run(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
