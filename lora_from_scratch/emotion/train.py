@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.emotion.average import Average
 from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.data import Emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
@@ -46,7 +46,7 @@ class TrainConfig:
         warmup: share of the steps over which the rate rises from 0; then it falls to 0.
         clip: largest norm of the gradient, all trained tensors taken together; None means
             unlimited. A few wrongly labelled rows otherwise rule a small batch.
-        average: evaluate and keep the running average of the weights (``_Average``)
+        average: evaluate and keep the running average of the weights (``Average``)
             instead of the last ones.
         weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
         seed: of the order of the rows and of dropout.
@@ -122,32 +122,33 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
     loader = train_loader(ids, data.train.labels, tokenizer.pad_token_id, rows, config.seed)
     sampler = loader.batch_sampler
     total = config.max_steps or config.epochs * -(-len(ids) // config.batch_size)
-    schedule = LambdaLR(optimizer, lambda step: _rate(step, total, config.warmup))
     model, optimizer, loader = accelerator.prepare(classifier.model, optimizer, loader)
 
     history = History(precision, str(accelerator.device))
-    average = _Average(classifier.model) if config.average else None
+    average = Average(classifier.model) if config.average else None
     good = _trained_state(classifier.model)
     progress = Progress(total, config.batch_size, show=accelerator.is_main_process)
     step = epoch = 0
     try:
         while step < total:
-            sampler.set_epoch(epoch)
+            loader.set_epoch(epoch)  # else the prepared loader counts for itself, from 0
+            sampler.set_epoch(epoch)  # and for several processes it does not pass that on
             started = time.perf_counter()
             model.train()
             window = []
             for batch in itertools.islice(loader, total - step):
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * _rate(step, total, config.warmup)
                 window.append(_step(model, batch, optimizer, accelerator, config.clip))
                 step += 1
                 if average:
                     average.update(step)
-                rate = schedule.get_last_lr()[0]
-                schedule.step()
                 if step % LOG_EVERY == 0 or step == total:
                     loss, accuracy = accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
                     window.clear()
                     if not math.isfinite(loss):
                         raise TrainingFailed(f"the loss became {loss} by step {step} of {total}", config.lr)
+                    rate = optimizer.param_groups[0]["lr"]
                     history.steps.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": rate})
                     progress.update(step, loss, accuracy)
             history.train_seconds += time.perf_counter() - started
@@ -193,32 +194,6 @@ def pick_precision(wish: str = "auto") -> str:
     return "fp32"
 
 
-class _Average:
-    """The average of the trained weights over the run, the later ones weighing more.
-
-    After step t it moves 9 / (t + 8) of the way to the weights, so that it spans about
-    the last ninth of the steps, however long the run. It costs a copy of what trains.
-    (Shamir and Zhang 2013, arXiv:1212.1824: polynomial-decay averaging with eta = 8.)
-    """
-
-    def __init__(self, model: nn.Module):
-        self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.values = [p.detach().clone() for p in self.trained]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        for value, p in zip(self.values, self.trained, strict=True):
-            value.lerp_(p, 9 / (step + 8))
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the weights of the model and their average."""
-        for value, p in zip(self.values, self.trained, strict=True):
-            kept = p.clone()
-            p.copy_(value)
-            value.copy_(kept)
-
-
 def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator, clip: float | None) -> Tensor:
     """One update. Returns loss and accuracy as one tensor: reading them would wait for a GPU."""
     labels = batch["labels"]
@@ -241,7 +216,7 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
         raise LoraError("nothing in the model trains: call add_lora(model, config) first")
     head = [p for name, p in trained if name.startswith(heads)]
     rest = [p for name, p in trained if not name.startswith(heads)]
-    groups = [{"params": rest, "lr": config.lr}, {"params": head, "lr": config.head_lr or config.lr}]
+    groups = [{"params": rest, "peak": config.lr}, {"params": head, "peak": config.head_lr or config.lr}]
     return [group for group in groups if group["params"]]
 
 
