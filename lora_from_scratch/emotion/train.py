@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from lora_from_scratch.emotion.data import Emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
 from lora_from_scratch.emotion.model import TextClassifier
 from lora_from_scratch.emotion.progress import Progress
+from lora_from_scratch.emotion.resume import Checkpoint, Keeper, live_tensors, run_settings
 from lora_from_scratch.inject import head_modules
 
 LOG_EVERY = 20  # steps
@@ -92,21 +93,33 @@ class History:
     epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
     validation: Metrics | None = None
     train_seconds: float = 0.0
+    resumed_at: list[int] = field(default_factory=list)  # steps
+
+    def __post_init__(self):
+        if isinstance(self.validation, dict):  # as a checkpoint gives it back
+            self.validation = Metrics(**self.validation)
 
 
-def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> History:
+def finetune(
+    classifier: TextClassifier, data: Emotion, config: TrainConfig, checkpoint: Checkpoint | None = None
+) -> History:
     """Train what requires a gradient in ``classifier.model``, in place.
 
     Minimises the cross-entropy of the training rows with AdamW, linear warm-up and
     linear decay. Evaluates on validation after each epoch, never on test. Under
     ``accelerate launch`` the batch is shared out over the processes.
 
+    With a ``checkpoint`` to resume, a run that was killed ends with the same bits as one
+    that never was: in one process on a CPU, with the same software; elsewhere as far as the
+    device and the sums over processes repeat themselves. Build the model as it was then.
+
     Raises:
         TrainingFailed: the loss became NaN or infinite, or at the end every validation
             row gets the same label (after an earlier epoch that is only said: a run may
             recover). The model is then as it was after its last good epoch, or at the
             start, and ``.history`` tells how far it came.
-        LoraError: nothing in the model trains, or the batch cannot be shared out.
+        LoraError: nothing in the model trains, the batch cannot be shared out, or the
+            checkpoint cannot be gone on from or written (``Keeper``).
     """
     optimizer = torch.optim.AdamW(_groups(classifier.model, config), weight_decay=config.weight_decay)
     precision = pick_precision(config.precision)
@@ -127,20 +140,36 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
     history = History(precision, str(accelerator.device))
     average = Average(classifier.model) if config.average else None
     good = _trained_state(classifier.model)
-    progress = Progress(total, config.batch_size, show=accelerator.is_main_process)
-    step = epoch = 0
+
+    def live() -> dict[str, Tensor]:
+        return live_tensors(classifier.model, optimizer, average.values if average else None, good)
+
+    settings = run_settings(classifier, data, config) | {"train_rows": len(ids), "precision": precision}
+    keeper = Keeper(checkpoint, accelerator, settings, live)
+    run, window, note = keeper.load(step=0, epoch=0, seen=0, history=asdict(history))
+    step, epoch, seen, history = run["step"], run["epoch"], run["seen"], History(**run["history"])
+
+    def save() -> None:
+        keeper.save(window, step=step, epoch=epoch, seen=seen, history=asdict(history))
+
+    progress = Progress(total, config.batch_size, show=accelerator.is_main_process, done=step)
+    if note:
+        progress.note(note)
+    if step:
+        history.resumed_at.append(step)
+    else:  # at once: a folder that cannot be written shows now, not after hours
+        save()
     try:
         while step < total:
             loader.set_epoch(epoch)  # else the prepared loader counts for itself, from 0
             sampler.set_epoch(epoch)  # and for several processes it does not pass that on
             started = time.perf_counter()
             model.train()
-            window = []
-            for batch in itertools.islice(loader, total - step):
+            for batch in itertools.islice(loader, seen, seen + total - step):
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * _rate(step, total, config.warmup)
                 window.append(_step(model, batch, optimizer, accelerator, config.clip))
-                step += 1
+                step, seen = step + 1, seen + 1
                 if average:
                     average.update(step)
                 if step % LOG_EVERY == 0 or step == total:
@@ -151,8 +180,13 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
                     rate = optimizer.param_groups[0]["lr"]
                     history.steps.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": rate})
                     progress.update(step, loss, accuracy)
+                if keeper.due(step):
+                    history.train_seconds += time.perf_counter() - started
+                    save()
+                    started = time.perf_counter()
             history.train_seconds += time.perf_counter() - started
-            epoch += 1
+            epoch, seen = epoch + 1, 0
+            window.clear()
             if average:
                 average.swap()
             metrics = evaluate(classifier, data.validation)
@@ -171,6 +205,7 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
                 good = _trained_state(classifier.model)
             if average and step < total:
                 average.swap()  # training goes on from the weights themselves
+            save()
     except TrainingFailed as failure:
         failure.history = history
         classifier.model.load_state_dict(good, strict=False)
