@@ -14,11 +14,11 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book test finetune outputs results tables lint clean repository
+.PHONY: help book test test-long finetune outputs results tables lint clean repository
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 	@echo
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
 
@@ -32,6 +32,9 @@ book: $(STAMP) ## build the site from the stored outputs, and say which page to 
 
 test: $(STAMP) ## everything: gate, site, package tests, every chapter, pages in a browser
 	@$(PY) -m scripts.steps test
+
+test-long: $(STAMP) ## the package tests with those that test leaves out: a run killed at 20 moments
+	@$(PY) -m pytest -q -m "long or not long" tests
 
 finetune: $(STAMP) ## fine-tune with defaults (ARGS="--rank 1 --epochs 2" changes them)
 	$(PY) -m lora_from_scratch finetune --out runs/finetune --overwrite $(ARGS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from lora_from_scratch import LoraConfig, LoraError, add_lora, parameter_report
-from lora_from_scratch.checkpoint import write_json
+from lora_from_scratch.checkpoint import CONFIG, WEIGHTS, read_json, write_json
 from lora_from_scratch.emotion import (
     BACKBONES,
     TrainConfig,
@@ -27,10 +27,16 @@ from lora_from_scratch.emotion import (
     save_finetuned,
 )
 from lora_from_scratch.emotion.evaluate import Metrics, predict_logits
+from lora_from_scratch.emotion.model import SIDECAR
 from lora_from_scratch.emotion.record import environment, run_record
+from lora_from_scratch.emotion.resume import CHECKPOINT, Checkpoint, check_settings, run_settings
+
+RECORD = "record.json"
 
 DATA_HELP = 'a folder of train/validation/test.jsonl, "hub" or "built-in" (default: the folder in \
 EMOTION_DATA_DIR, else the hub, else the built-in corpus)'
+RESUME_HELP = "go on with the run in --out that was killed, to the same bits; settings must be the same, and a \
+finished run is left alone"
 TARGETS_HELP = 'linears to adapt: "all-linear", "attention", or names with commas between them'
 
 
@@ -46,9 +52,19 @@ def run_finetune(args: argparse.Namespace) -> dict:
         precision=args.precision,
         max_steps=args.max_steps,
     )
+    if args.resume and not args.out:
+        raise LoraError("--resume needs --out: the folder of the run to go on with")
     out = Path(args.out or f"runs/{Path(args.model).name}-r{args.rank}-seed{args.seed}")
-    if out.exists() and not args.overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise LoraError(f"{out} is there already: choose another --out, or pass --overwrite")
+    checkpoint = Checkpoint(out / CHECKPOINT, args.checkpoint_every, args.resume)
+    begun, done = checkpoint.path.exists(), (out / RECORD).exists()
+    # A write that was killed leaves its temporary folder, which nothing will ever need.
+    torn = {path for name in (CHECKPOINT, WEIGHTS, CONFIG, SIDECAR, RECORD) for path in out.glob(f".{name}.*")}
+    if out.exists() and not out.is_dir():
+        raise LoraError(f"{out} is there already and no folder: choose another --out")
+    known = args.overwrite or args.resume and (begun or done)
+    if out.exists() and not known and set(out.iterdir()) - torn:
+        hint = "; or --resume, to go on with the run in it" if begun else ""
+        raise LoraError(f"{out} is there already: choose another --out, or pass --overwrite{hint}")
     data = load_emotion(args.data)
     print(f"Data: {data}")
     classifier = load_classifier(args.model, seed=args.seed, max_length=args.max_length)
@@ -58,9 +74,16 @@ def run_finetune(args: argparse.Namespace) -> dict:
     report = parameter_report(add_lora(classifier.model, lora))
     print(f"Model: {args.model}, {report.trainable:,} of {report.total:,} numbers train, {report.head:,} of them in the head")
 
+    if args.resume and done and not begun:
+        return _finished(out, run_settings(classifier, data, train))
+    for path in torn:
+        shutil.rmtree(path, ignore_errors=True)
+    if not args.resume:
+        checkpoint.path.unlink(missing_ok=True)
+    args.kept = checkpoint.path
     test = history = failure = None
     try:
-        history = finetune(classifier, data, train)
+        history = finetune(classifier, data, train, checkpoint)
     except TrainingFailed as error:
         failure, history = error, error.history
     good = failure is None or bool(history.epochs) and not history.validation.collapsed
@@ -69,10 +92,13 @@ def run_finetune(args: argparse.Namespace) -> dict:
         test = None if args.no_test else evaluate(classifier, data.test)
     else:
         out.mkdir(parents=True, exist_ok=True)
-    record = run_record(classifier, data, lora, train, report, history, test, str(failure) if failure else None)
-    write_json(out / "record.json", record)
+        for name in (WEIGHTS, CONFIG, SIDECAR):  # an earlier run's, which the record is not about
+            (out / name).unlink(missing_ok=True)
+    record = run_record(classifier, data, train, report, history, test, str(failure) if failure else None)
+    write_json(out / RECORD, record)
+    checkpoint.path.unlink(missing_ok=True)  # last: until here a killed run can go on
     if failure:
-        raise LoraError(f"{failure}. What was measured until then: {out / 'record.json'}")
+        raise LoraError(f"{failure}. What was measured until then: {out / RECORD}")
     print(f"Validation: {_in_words(history.validation)}")
     if test:
         print(f"Test:       {_in_words(test)}")
@@ -80,6 +106,16 @@ def run_finetune(args: argparse.Namespace) -> dict:
     print(f"Adapter: {out}\nTry: python -m lora_from_scratch predict {out} \"i feel wonderful today\"")
     if data.source == "built-in corpus":
         print("These figures are of the BUILT-IN CORPUS, not of the emotion dataset.")
+    return record
+
+
+def _finished(out: Path, settings: dict) -> dict:
+    """The record of the run that ended in ``out``, if it is the one that is wished for."""
+    record = read_json(out / RECORD)
+    check_settings(out / RECORD, settings, record)
+    if record["failure"]:
+        raise LoraError(f"the run in {out} is complete, and failed: {record['failure']}")
+    print(f"The run in {out} is complete: nothing to do")
     return record
 
 
@@ -161,6 +197,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-test", action="store_true", help="leave test alone: for choosing settings")
     sub.add_argument("--out", help="folder for adapter and record (default: runs/MODEL-rRANK-seedSEED)")
     sub.add_argument("--overwrite", action="store_true", help="replace what stands in --out")
+    sub.add_argument("--resume", action="store_true", help=RESUME_HELP)
+    sub.add_argument("--checkpoint-every", type=int, default=200, metavar="N", help="steps, for --resume; 0: never")
 
     sub = command(run_evaluate, "evaluate a saved adapter on one split")
     sub.add_argument("adapter", help="the folder that finetune wrote")
@@ -194,7 +232,9 @@ def main(words: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; nothing was saved", file=sys.stderr)
+        kept = getattr(args, "kept", None)
+        went = f"; --out {kept.parent} --resume goes on" if kept and kept.exists() else "; nothing was saved"
+        print(f"stopped{went}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

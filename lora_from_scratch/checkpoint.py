@@ -47,7 +47,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
 
     Raises:
         LoraError: the model has no active adapter, or a tensor that trains would be left
-            out (something was unfrozen by hand). Nothing is then written.
+            out (something was unfrozen by hand): nothing is then written. Or a file cannot be.
     """
     injection = injection_of(model)
     expected = {id(p) for t in _places(injection).values() for p in t.values()}
@@ -101,28 +101,32 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "defau
 
 
 def write_whole(path: Path, write) -> None:
-    """Call ``write`` on a temporary name beside ``path``, then rename it into place.
+    """Call ``write`` on a temporary name near ``path``, then rename it into place.
 
-    A crash or a full disk leaves the old file, or none, but never half of one.
+    A crash or a full disk leaves the old file, or none, but never half of one. A process
+    that is killed may leave the folder ``.<name>.<random>``, of no use to anybody.
+
+    Raises:
+        LoraError: it cannot be written.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        # A folder, because safetensors writes to a temporary file of its own beside the name it gets.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # safetensors makes it private
+            os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise LoraError(f"{path} cannot be written: {error}") from None
 
 
 def write_json(path: Path, data) -> None:
     """Write ``data`` as JSON, whole or not at all; a list of numbers takes one line."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     text = re.sub(r"\[\s+([-\d.e+,\s]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
-    write_whole(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict:

@@ -11,11 +11,13 @@ from lora_from_scratch.emotion.model import (
     load_finetuned,
     save_finetuned,
 )
+from lora_from_scratch.emotion.resume import Checkpoint
 from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
 
 __all__ = [
     "BACKBONES",
     "LABEL_NAMES",
+    "Checkpoint",
     "Emotion",
     "EmotionClassifier",
     "Metrics",

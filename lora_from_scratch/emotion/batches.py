@@ -64,4 +64,7 @@ def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int) -> Dat
     """Batches for training, in a new random order each epoch (``LengthBuckets``)."""
     sampler = LengthBuckets([len(ids) for ids in token_ids], batch_size, seed)
     rows = list(zip(token_ids, labels, strict=True))
-    return DataLoader(rows, batch_sampler=sampler, collate_fn=lambda batch: collate(batch, pad))
+    # With a generator of its own, starting an epoch draws nothing from the one of dropout: a
+    # resumed run starts one epoch more often.
+    own = torch.Generator()
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=lambda batch: collate(batch, pad), generator=own)

@@ -13,12 +13,14 @@ class Progress:
     about ten plain lines on stdout, which a notebook can store.
     """
 
-    def __init__(self, steps: int, batch_size: int, show: bool = True):
+    def __init__(self, steps: int, batch_size: int, show: bool = True, done: int = 0):
         self.steps, self.batch_size, self.show = steps, batch_size, show
-        self.started, self.done, self.lines = time.perf_counter(), 0, 0
+        self.started, self.first, self.done = time.perf_counter(), done, done
+        self.lines = done * 10 // steps
         self.bar = None
         if show and sys.stderr.isatty():
-            self.bar = tqdm(total=steps * batch_size, unit="row", unit_scale=True, leave=True)
+            rows = {"total": steps * batch_size, "initial": done * batch_size}
+            self.bar = tqdm(**rows, unit="row", unit_scale=True, leave=True)
 
     def update(self, step: int, loss: float, accuracy: float) -> None:
         """Tell that ``step`` steps are done, with the means since the last call."""
@@ -28,10 +30,11 @@ class Progress:
         elif self.show and step * 10 // self.steps > self.lines:
             self.lines = step * 10 // self.steps
             seconds = time.perf_counter() - self.started
-            left = seconds / step * (self.steps - step)
+            speed = (step - self.first) / seconds
+            left = (self.steps - step) / speed
             print(
                 f"step {step:>5} of {self.steps}  loss {loss:.3f}  accuracy {accuracy:.3f}  "
-                f"{step * self.batch_size / seconds:.0f} rows/s  {left:.0f} s left",
+                f"{speed * self.batch_size:.0f} rows/s  {left:.0f} s left",
                 flush=True,
             )
         self.done = step

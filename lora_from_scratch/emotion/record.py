@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from lora_from_scratch.audit import ParameterReport
-from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.emotion.data import Emotion
 from lora_from_scratch.emotion.evaluate import Metrics
 from lora_from_scratch.emotion.model import TextClassifier
+from lora_from_scratch.emotion.resume import run_settings
 from lora_from_scratch.emotion.train import History, TrainConfig
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "numpy")
@@ -62,7 +62,6 @@ def commit() -> str | None:
 def run_record(
     classifier: TextClassifier,
     data: Emotion,
-    lora: LoraConfig,
     train: TrainConfig,
     report: ParameterReport,
     history: History,
@@ -76,12 +75,7 @@ def run_record(
     return {
         "command": shlex.join(words),
         "environment": environment(),
-        "backbone": classifier.backbone,
-        "base_sha256": classifier.base_sha256,
-        "max_length": classifier.max_length,
-        "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint},
-        "lora": asdict(lora) | {"scaling": lora.scaling},
-        "train": asdict(train),
+        **run_settings(classifier, data, train),
         "parameters": {
             "base": report.base,
             "adapters": report.adapters,
@@ -94,6 +88,7 @@ def run_record(
             "precision": history.precision,
             "device": history.device,
             "train_seconds": round(history.train_seconds, 1),
+            "resumed_at": history.resumed_at,
             "steps": history.steps,
             "epochs": history.epochs,
         },

@@ -3,14 +3,13 @@
 import itertools
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.emotion.batches import tokenise, train_loader
@@ -18,6 +17,7 @@ from lora_from_scratch.emotion.data import Emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
 from lora_from_scratch.emotion.model import TextClassifier
 from lora_from_scratch.emotion.progress import Progress
+from lora_from_scratch.emotion.resume import Checkpoint, Keeper, live_tensors, run_settings
 from lora_from_scratch.targets import head_modules
 
 LOG_EVERY = 20  # steps
@@ -93,21 +93,33 @@ class History:
     epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
     validation: Metrics | None = None
     train_seconds: float = 0.0
+    resumed_at: list[int] = field(default_factory=list)  # steps
+
+    def __post_init__(self):
+        if isinstance(self.validation, dict):  # as a checkpoint gives it back
+            self.validation = Metrics(**self.validation)
 
 
-def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> History:
+def finetune(
+    classifier: TextClassifier, data: Emotion, config: TrainConfig, checkpoint: Checkpoint | None = None
+) -> History:
     """Train what requires a gradient in ``classifier.model``, in place.
 
     Minimises the cross-entropy of the training rows with AdamW, linear warm-up and
     linear decay. Evaluates on validation after each epoch, never on test. Under
     ``accelerate launch`` the batch is shared out over the processes.
 
+    With a ``checkpoint`` to resume, a run that was killed ends with the same bits as one
+    that never was: in one process on a CPU, with the same software; elsewhere as far as the
+    device and the sums over processes repeat themselves. Build the model as it was then.
+
     Raises:
         TrainingFailed: the loss became NaN or infinite, or at the end every validation
             row gets the same label (after an earlier epoch that is only said: a run may
             recover). The model is then as it was after its last good epoch, or at the
             start, and ``.history`` tells how far it came.
-        LoraError: nothing in the model trains, or the batch cannot be shared out.
+        LoraError: nothing in the model trains, the batch cannot be shared out, or the
+            checkpoint cannot be gone on from or written (``Keeper``).
     """
     betas = (0.9, config.beta2)
     optimizer = torch.optim.AdamW(_groups(classifier.model, config), betas=betas, weight_decay=config.weight_decay)
@@ -124,33 +136,55 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
     loader = train_loader(ids, data.train.labels, tokenizer.pad_token_id, rows, config.seed)
     sampler = loader.batch_sampler
     total = config.max_steps or config.epochs * -(-len(ids) // config.batch_size)
-    schedule = LambdaLR(optimizer, lambda step: _rate(step, total, config.warmup))
     model, optimizer, loader = accelerator.prepare(classifier.model, optimizer, loader)
 
     history = History(precision, str(accelerator.device))
     good = _trained_state(classifier.model)
-    progress = Progress(total, config.batch_size, show=accelerator.is_main_process)
-    step = epoch = 0
+
+    def live() -> dict[str, Tensor]:
+        return live_tensors(classifier.model, optimizer, good)
+
+    settings = run_settings(classifier, data, config) | {"train_rows": len(ids), "precision": precision}
+    keeper = Keeper(checkpoint, accelerator, settings, live)
+    run, window, note = keeper.load(step=0, epoch=0, seen=0, history=asdict(history))
+    step, epoch, seen, history = run["step"], run["epoch"], run["seen"], History(**run["history"])
+
+    def save() -> None:
+        keeper.save(window, step=step, epoch=epoch, seen=seen, history=asdict(history))
+
+    progress = Progress(total, config.batch_size, show=accelerator.is_main_process, done=step)
+    if note:
+        progress.note(note)
+    if step:
+        history.resumed_at.append(step)
+    else:  # at once: a folder that cannot be written shows now, not after hours
+        save()
     try:
         while step < total:
-            sampler.set_epoch(epoch)
+            loader.set_epoch(epoch)  # else the prepared loader counts for itself, from 0
+            sampler.set_epoch(epoch)  # and for several processes it does not pass that on
             started = time.perf_counter()
             model.train()
-            window = []
-            for batch in itertools.islice(loader, total - step):
+            for batch in itertools.islice(loader, seen, seen + total - step):
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * _rate(step, total, config.warmup)
                 window.append(_step(model, batch, optimizer, accelerator, config.clip))
-                step += 1
-                rate = schedule.get_last_lr()[0]
-                schedule.step()
+                step, seen = step + 1, seen + 1
                 if step % LOG_EVERY == 0 or step == total:
                     loss, accuracy = accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
                     window.clear()
                     if not math.isfinite(loss):
                         raise TrainingFailed(f"the loss became {loss} by step {step} of {total}", config.lr)
+                    rate = optimizer.param_groups[0]["lr"]
                     history.steps.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": rate})
                     progress.update(step, loss, accuracy)
+                if keeper.due(step):
+                    history.train_seconds += time.perf_counter() - started
+                    save()
+                    started = time.perf_counter()
             history.train_seconds += time.perf_counter() - started
-            epoch += 1
+            epoch, seen = epoch + 1, 0
+            window.clear()
             metrics = evaluate(classifier, data.validation)
             history.validation = metrics
             history.epochs.append({"epoch": epoch, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
@@ -165,6 +199,7 @@ def finetune(classifier: TextClassifier, data: Emotion, config: TrainConfig) -> 
                     raise TrainingFailed(collapse, config.lr)
             else:
                 good = _trained_state(classifier.model)
+            save()
     except TrainingFailed as failure:
         failure.history = history
         classifier.model.load_state_dict(good, strict=False)
@@ -210,7 +245,7 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
         raise LoraError("nothing in the model trains: call add_lora(model, config) first")
     head = [p for name, p in trained if name.startswith(heads)]
     rest = [p for name, p in trained if not name.startswith(heads)]
-    groups = [{"params": rest, "lr": config.lr}, {"params": head, "lr": config.head_lr or config.lr}]
+    groups = [{"params": rest, "peak": config.lr}, {"params": head, "peak": config.head_lr or config.lr}]
     return [group for group in groups if group["params"]]
 
 
