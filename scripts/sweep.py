@@ -40,7 +40,7 @@ def record(name: str) -> Path:
 
 def run(name: str) -> str:
     out = Path("runs") / name
-    command = [sys.executable, "-m", "lora_from_scratch", "finetune", "--out", str(out), "--overwrite"]
+    command = [sys.executable, "-m", "lora_from_scratch", "finetune", "--out", str(out), "--resume", "--overwrite"]
     for folder in ("runs", "results"):
         (ROOT / folder).mkdir(exist_ok=True)
     with open(ROOT / "runs" / f"{name}.log", "w", encoding="utf-8") as log:
