@@ -77,6 +77,8 @@ def test_only_the_active_adapter_trains(two, batch):
     set_adapter(two, "second")
     inactive = copy.deepcopy({n: m.state_dict() for n, m in two.lora.named["default"].modules.items()})
     base = copy.deepcopy({n: m.state_dict() for n, m in two.lora.base.items()})
+    parked = [*two.lora.named["default"].modules.values(), *two.lora.base.values()]
+    assert not any(p.requires_grad for m in parked for p in m.parameters())
     optimizer = torch.optim.SGD(two.parameters(), lr=0.1)
     two(**batch).loss.backward()
     optimizer.step()
