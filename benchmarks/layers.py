@@ -10,9 +10,12 @@ in the same repeat. Allocations are counted in activations, of tokens x width nu
 """
 
 import argparse
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -117,7 +120,9 @@ def main() -> None:
             print(f"  {name:<25} {operations:>9} {numbers:>13} {row['time']:>10.2f}  ({low:.2f} to {high:.2f})")
     settings = {"width": WIDTH, "rank": RANK, "repeats": args.repeats, "threads": args.threads, "dtype": "float32"}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, {"benchmark": "layers", "settings": settings, "tokens": by_tokens, "environment": environment()})
+    command = shlex.join(["python", "-m", "benchmarks.layers", *sys.argv[1:]])
+    facts = {"command": command, "environment": environment(), "peft": version("peft"), "settings": settings}
+    write_json(args.out, facts | {"tokens": by_tokens})
 
 
 if __name__ == "__main__":
