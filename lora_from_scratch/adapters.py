@@ -1,5 +1,6 @@
 """Several adapters on one model: add, switch, switch off, combine, one for each row."""
 
+import math
 import re
 from contextlib import contextmanager
 
@@ -15,6 +16,8 @@ from lora_from_scratch.inject import (
     activate,
     adapters_of,
     add_prepared,
+    hand_over,
+    injection_of,
     install,
     prepare,
 )
@@ -34,8 +37,8 @@ def add_adapter(model: nn.Module, name: str, config: LoraConfig) -> nn.Module:
         LoraError: the model has no adapters yet (``add_lora``), the name is taken or no
             string, they are merged, or see ``add_lora``. The model is then as it was.
     """
-    adapters = adapters_of(model)
-    if name in adapters.named:
+    injection_of(model)
+    if name in adapters_of(model).named:
         raise LoraError(f"there is an adapter {name!r} already: delete_adapter(model, {name!r}) first")
     with disable_adapter(model):
         add_prepared(model, name, prepare(model, config))
@@ -51,6 +54,7 @@ def set_adapter(model: nn.Module, name: str) -> nn.Module:
     Raises:
         LoraError: there is no such adapter, or the active one is merged.
     """
+    injection_of(model)
     _named(model, name)
     activate(model, name)
     return model
@@ -61,8 +65,9 @@ def disable_adapter(model: nn.Module):
     """Within the block the base model computes, its head included, exactly as before ``add_lora``.
 
     Raises:
-        LoraError: the model has no adapters, or they are merged.
+        LoraError: the model has no adapters, they are merged, or this is inside ``adapter_rows``.
     """
+    _refuse_by_rows(model)
     before = adapters_of(model).active
     install(model, None)
     try:
@@ -77,6 +82,7 @@ def delete_adapter(model: nn.Module, name: str) -> nn.Module:
     Raises:
         LoraError: there is no such adapter, or it is the active one.
     """
+    injection_of(model)
     _named(model, name)
     adapters = adapters_of(model)
     if name == adapters.active:
@@ -112,9 +118,14 @@ def combine_adapters(
             summed rank exceeds a target's min(in, out); heads differ and ``head`` is not
             given; or see ``add_adapter``. The model is then as it was.
     """
+    if not isinstance(weights, dict) or not weights:
+        raise LoraError(f"weights is empty or no dict of adapter and weight: {weights!r}")
     parts = {other: _named(model, other) for other in weights}
-    if not parts:
-        raise LoraError("weights is empty: name at least one adapter")
+    for other, weight in weights.items():
+        if not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise LoraError(f"the weight of {other!r} must be a finite number, got {weight!r}")
+    if r is not None and (not isinstance(r, int) or r < 1):
+        raise LoraError(f"r must be a positive int or None, got {r!r}")
     source = _head_source(parts, head)
     targets = dict.fromkeys(path for part in parts.values() for path in part.targets)
     factors, errors = {}, {}
@@ -163,11 +174,12 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
     call. Rows of the base are the base's, bit for bit. No dropout. (As in S-LoRA and Punica.)
 
     Raises:
-        LoraError: an adapter does not exist, is DoRA or merged; or, on the forward pass,
-            the batch has not as many rows as ``names``.
+        LoraError: an adapter does not exist, is DoRA or merged; a module is a target of one
+            adapter and trains in full in another; this is inside another ``adapter_rows``;
+            or, on the forward pass, the batch has not as many rows as ``names``.
     """
     adapters = adapters_of(model)
-    if isinstance(names, str) or not names:
+    if not isinstance(names, (list, tuple)) or not names:
         raise LoraError(f"names must be a list with one adapter (or None) for each row, got {names!r}")
     used = {name: _named(model, name) for name in dict.fromkeys(names) if name is not None}
     dora = [name for name, injection in used.items() if injection.config.dora]
@@ -175,23 +187,34 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
         raise LoraError(f"adapter {dora[0]!r} is DoRA, which rescales W itself and cannot go row by row")
     hooks = []
     with disable_adapter(model):
-        for path, module in adapters.base.items():
-            mine = [n for n in used if path in used[n].modules]
-            if mine:
-                pick = torch.tensor([mine.index(n) if n in mine else -1 for n in names])
-                others = [used[n].modules[path] for n in mine]
-                row_hook = _adapted_rows if isinstance(others[0], Adapted) else _saved_rows
-                hooks.append(module.register_forward_hook(row_hook(path, others, pick), with_kwargs=True))
+        adapters.by_rows = True
         try:
+            for path, module in adapters.base.items():
+                mine = [n for n in used if path in used[n].modules]
+                others = [used[n].modules[path] for n in mine]
+                if len({isinstance(other, Adapted) for other in others}) > 1:
+                    raise LoraError(f"{path!r} is a target of one of these adapters and trains in full in another")
+                for other in others:
+                    hand_over(module, other)
+                if mine:
+                    pick = torch.tensor([mine.index(n) if n in mine else -1 for n in names])
+                    row_hook = _adapted_rows if isinstance(others[0], Adapted) else _saved_rows
+                    hooks.append(module.register_forward_hook(row_hook(path, others, pick), with_kwargs=True))
             yield model
         finally:
+            adapters.by_rows = False
             for hook in hooks:
                 hook.remove()
 
 
+def _refuse_by_rows(model: nn.Module) -> None:
+    if adapters_of(model).by_rows:
+        raise LoraError("inside adapter_rows neither disable_adapter nor another adapter_rows can begin")
+
+
 def _named(model: nn.Module, name: str) -> Injection:
     named = adapters_of(model).named
-    if name not in named:
+    if not isinstance(name, str) or name not in named:
         raise LoraError(f"there is no adapter {name!r}: there are {', '.join(map(repr, named))}")
     return named[name]
 
@@ -243,7 +266,10 @@ def _saved_rows(path: str, modules: list[nn.Module], pick: Tensor):
 
 
 def _rows(path: str, args: tuple, kwargs: dict, pick: Tensor) -> tuple[Tensor, Tensor]:
-    x = args[0] if args else next(iter(kwargs.values()))
+    given = [*args, *kwargs.values()]
+    if len(given) != 1:
+        raise LoraError(f"{path!r} is called with {len(given)} arguments; row by row it can have but one")
+    x = given[0]
     if x.shape[0] != len(pick):
         raise LoraError(f"{path!r} is given {x.shape[0]} rows, but adapter_rows names {len(pick)} adapters")
     return x, pick.to(x.device)

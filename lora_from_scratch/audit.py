@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from lora_from_scratch.inject import adapters_of, is_adapted, lora_layers
+from lora_from_scratch.inject import Adapters, lora_layers
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.targets import head_modules
 
@@ -90,7 +90,8 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     an [out, in] linear counts r (in + out) numbers. ``print(parameter_report(model))``
     shows one line for each tensor that trains.
     """
-    adapters = adapters_of(model) if is_adapted(model) else None
+    adapters = getattr(model, "lora", None)
+    adapters = adapters if isinstance(adapters, Adapters) else None
     injection = adapters.named[adapters.active] if adapters and adapters.active else None
     factors = {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
     heads = tuple(head_modules(model))

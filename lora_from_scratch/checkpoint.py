@@ -64,12 +64,15 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
             places = dict(zip(("lora_A.weight", "lora_B.weight"), injection.modules[name].factors(), strict=True))
         elif isinstance(injection.modules[name], LoRAXSLinear):
             places = places | {PROBES: injection.modules[name].probes()}
-        tensors |= {f"{PREFIX}{name}.{key}": t.detach().cpu().contiguous() for key, t in places.items()}
+        tensors |= {f"{PREFIX}{name}.{key}": t.detach().cpu().contiguous().clone() for key, t in places.items()}
     fields = to_fields(model, injection, plain)
     # What no shape betrays stands in the weights' file as well, so that they belong together.
     metadata = {"format": "pt", "lora_settings": json.dumps({name: fields[name] for name in SETTINGS})}
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoraError(f"{folder} cannot be made a folder: {error}") from None
     write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(_serialise(tensors, metadata)))
     write_json(folder / CONFIG, fields)
     return folder
@@ -93,6 +96,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "defau
     elif name in adapters_of(model).named:
         raise LoraError(f"there is an adapter {name!r} already: load under another name, or remove_lora(model) first")
     else:
+        injection_of(model)
         with disable_adapter(model):
             injection = _read(model, Path(folder))
             add_prepared(model, name, injection)
@@ -150,8 +154,8 @@ def read_json(path: Path) -> dict:
 def _read(base: nn.Module, folder: Path) -> Injection:
     """The adapter in ``folder`` for a base model, which is left alone."""
     fields = read_json(folder / CONFIG)
-    config = from_fields(base, fields, folder / CONFIG)
     tensors, settings = _read_tensors(folder / WEIGHTS)
+    config = from_fields(base, fields, tensors, folder / CONFIG)
     differ = [f"{n} {fields.get(n)!r}, not {v!r}" for n, v in settings.items() if fields.get(n) != v]
     if differ:
         raise LoraError(f"{folder / CONFIG} is not the one that {WEIGHTS} was written with: {'; '.join(differ)}")
@@ -201,6 +205,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {}).get("lora_settings", "{}"))
+        if not isinstance(settings, dict):
+            raise ValueError("lora_settings is no JSON object")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
     foreign = sorted(key for key in tensors if not key.startswith(PREFIX))

@@ -118,13 +118,13 @@ def _check_number(name: str, value) -> None:
 
 def _check_alpha(name: str, value) -> None:
     _check_number(name, value)
-    if not (math.isfinite(value) and value > 0):
+    if not (0 < value < math.inf) or isinstance(value, int) and value > 2**63:
         raise LoraError(f"{name} must be positive and finite, got {value!r}")
 
 
-def _check_regex(name: str, value: str) -> None:
+def _check_regex(name: str, value: str, within: str | None = None) -> None:
     try:
-        re.compile(value)
+        re.compile(within or value)
     except re.error as error:
         raise LoraError(f"{name}: {value!r} is no regular expression: {error}") from None
 
@@ -168,6 +168,6 @@ def _patterns(name: str, value, check) -> dict:
     for pattern, entry in value.items():
         if not isinstance(pattern, str) or not pattern:
             raise LoraError(f"{name} holds {pattern!r}: every key must be a pattern for module names")
-        _check_regex(name, pattern)
+        _check_regex(name, pattern, rf"(.*\.)?({pattern})$")
         check(f"{name}[{pattern!r}]", entry)
     return dict(value)

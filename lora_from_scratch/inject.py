@@ -36,6 +36,7 @@ class Adapters:
     base: dict[str, nn.Module] = field(default_factory=dict)  # path -> the model's own module
     named: dict[str, Injection] = field(default_factory=dict)
     active: str | None = None  # None: the base modules are in place
+    by_rows: bool = False  # inside adapter_rows
 
 
 def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
@@ -70,6 +71,7 @@ def remove_lora(model: nn.Module) -> nn.Module:
         LoraError: the model has no adapters, or they are merged (the base weights then
             hold the update: ``unmerge`` first).
     """
+    injection_of(model)  # not inside disable_adapter, which will want to switch back
     adapters = adapters_of(model)
     install(model, None)
     del model.lora
@@ -98,6 +100,8 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     if not isinstance(name, str) or not name:
         raise LoraError(f"an adapter's name must be a string, got {name!r}")
     if not is_adapted(model):
+        if hasattr(model, "lora"):
+            raise LoraError("the model has an attribute 'lora' of its own, where the adapters would be kept")
         trained = frozenset(n for n, p in model.named_parameters() if p.requires_grad)
         model.requires_grad_(False)
         model.lora = Adapters(trained)
@@ -130,12 +134,14 @@ def install(model: nn.Module, name: str | None) -> None:
     adapters = adapters_of(model)
     if is_merged(model):
         raise LoraError("the adapters are merged into the weights: call unmerge(model) first")
+    if None not in (name, adapters.active) and name != adapters.active:
+        install(model, None)  # from adapter to adapter by way of the base, whose weights it has
     wanted = adapters.base | (adapters.named[name].modules if name else {})
     swap = {}
     for path, new in wanted.items():
         old = model.get_submodule(path)
         if new is not old:
-            _hand_over(old, new)
+            hand_over(old, new)
             swap[id(old)] = new
     for parent in list(model.modules()):  # by identity: a module may stand in several places
         for key, child in parent._modules.items():
@@ -179,11 +185,11 @@ def injection_of(model: nn.Module) -> Injection:
     """
     adapters = adapters_of(model)
     if adapters.active is None:
-        raise LoraError("the adapters are switched off: leave disable_adapter, or call set_adapter")
+        raise LoraError("the adapters are switched off: leave disable_adapter or adapter_rows first")
     return adapters.named[adapters.active]
 
 
-def _hand_over(old: nn.Module, new: nn.Module) -> None:
+def hand_over(old: nn.Module, new: nn.Module) -> None:
     """Give ``new`` the mode, device and type of ``old``, and of a target its base parameters.
 
     They may have changed since it was last in place: ``model.cuda()`` and
@@ -197,7 +203,11 @@ def _hand_over(old: nn.Module, new: nn.Module) -> None:
         for tensor in own:
             tensor.data = tensor.data.to(new.weight.device, torch.promote_types(tensor.dtype, new.weight.dtype))
     else:
-        like = next((t for t in old.state_dict().values() if t.is_floating_point()), None)
-        if like is not None:
-            new.to(like.device, like.dtype)
-    new.train(old.training)
+        like = dict(old.named_parameters()) | dict(old.named_buffers())
+        for name, tensor in [*new.named_parameters(), *new.named_buffers()]:
+            tensor.data = tensor.data.to(like[name].device, like[name].dtype)
+    if isinstance(old, Adapted) or isinstance(new, Adapted):
+        new.train(old.training)
+    else:
+        for one, other in zip(old.modules(), new.modules(), strict=True):
+            other.training = one.training

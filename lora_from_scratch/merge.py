@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import adapters_of, injection_of, install, lora_layers
-from lora_from_scratch.layers import merged_weight
+from lora_from_scratch.layers import Adapted, merged_weight
 
 
 @torch.no_grad()
@@ -86,8 +86,9 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
         LoraError: the model has no adapters, or a target's weight is tied to another
             module, whose copy the merged weight would overwrite on loading.
     """
-    layers = dict(_adapted(model))
-    _refuse_tied(model, layers.items())
+    _refuse_tied(model, _adapted(model))
+    # A module may stand in several places, and each has its names in the state dict.
+    layers = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, Adapted)}
     state = {}
     for name, tensor in model.state_dict().items():
         owner = next((layer for layer in layers if name.startswith(layer + ".")), None)

@@ -62,8 +62,8 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
     }
 
 
-def from_fields(model: nn.Module, fields: dict, path: Path) -> LoraConfig:
-    """The ``LoraConfig`` that a file's fields mean for ``model``.
+def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
+    """The ``LoraConfig`` that a file's fields mean for ``model``; ``keys``: the tensors' names.
 
     A field that this package does not know is harmless while it is empty: each release
     of PEFT adds some.
@@ -91,7 +91,7 @@ def from_fields(model: nn.Module, fields: dict, path: Path) -> LoraConfig:
             "save it there converted to plain LoRA (path_initial_model_for_weight_conversion)"
         )
     try:
-        saved = _saved(model, fields.get("modules_to_save") or [])
+        saved = _saved(model, fields.get("modules_to_save") or [], keys)
         return LoraConfig(
             r=fields["r"],
             alpha=fields["lora_alpha"],
@@ -106,6 +106,8 @@ def from_fields(model: nn.Module, fields: dict, path: Path) -> LoraConfig:
         )
     except LoraError as error:
         raise LoraError(f"{path}: {error}") from None
+    except (TypeError, AttributeError, re.error) as error:  # a value of a kind that no rule of PEFT's reads
+        raise LoraError(f"{path}: the fields that name modules cannot be read: {error}") from None
 
 
 def _pattern(values: dict) -> tuple[object, dict]:
@@ -157,10 +159,11 @@ def _layer(name: str, patterns) -> int | None:
     return next((int(match[1]) for match in found if match), None)
 
 
-def _saved(model: nn.Module, names) -> tuple[str, ...]:
+def _saved(model: nn.Module, names, keys) -> tuple[str, ...]:
     """The modules that PEFT means by modules_to_save: each whose full name ends so, even within a word.
 
-    It lists ["classifier", "score"] for every classifier; what the model lacks is
+    Unless it is given in full, it must have tensors in the file: ours names modules
+    exactly, and "classifier" there is not "pre_classifier" as well. PEFT lists ["classifier", "score"] for every classifier; what the model lacks is
     dropped, and said.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -169,5 +172,5 @@ def _saved(model: nn.Module, names) -> tuple[str, ...]:
     gone = [name for name in dict.fromkeys(names) if not any(n.endswith(name) for n in every)]
     if gone:
         warnings.warn(f"modules_to_save: this model has no {', '.join(map(repr, gone))}; dropped", stacklevel=4)
-    there = [n for n in every if n.endswith(tuple(names))]
+    there = [n for n in every if n in names or n.endswith(tuple(names)) and any(k.startswith(n + ".") for k in keys)]
     return tuple(n for n in there if not any(n != other and _inside(n, other) for other in there))

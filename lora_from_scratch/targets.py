@@ -45,7 +45,12 @@ def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]
             weight is tied to a module that stays frozen.
     """
     if config.modules_to_save is None:
-        names = [name for name in head_modules(model) if name not in targets]
+        head, known = head_modules(model), {name for name, _ in model.named_modules()}
+        unknown = [name for name in head if name not in known]
+        if unknown or _is_classifier(model) and not head:
+            what = f"head_modules names {unknown[0]!r}, which is not there" if unknown else "the head is not known by its name"
+            raise LoraError(f"{type(model).__name__}: {what}; name it in modules_to_save, or freeze it with ()")
+        names = [name for name in head if name not in targets]
     else:
         modules = dict(model.named_modules())
         names = list(_matched(model, config.modules_to_save, modules, "modules_to_save"))
@@ -70,11 +75,16 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
     """
     if hasattr(model, "head_modules"):
         return tuple(model.head_modules)
-    kind = type(model).__name__
-    if not kind.endswith(("ForSequenceClassification", "ForImageClassification")):
+    if not _is_classifier(model):
         return ()
-    names = HEAD_NAMES + (("pooler",) if kind.startswith("Deberta") else ())
+    deberta = any(kind.__name__.startswith("Deberta") for kind in type(model).__mro__)
+    names = HEAD_NAMES + (("pooler",) if deberta else ())
     return tuple(name for name, _ in model.named_children() if name in names)
+
+
+def _is_classifier(model: nn.Module) -> bool:
+    ends = ("ForSequenceClassification", "ForImageClassification")
+    return any(kind.__name__.endswith(ends) for kind in type(model).__mro__)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -141,6 +151,8 @@ def _in_layers(found: dict[str, str], layers: tuple[int, ...]) -> dict[str, str]
 
 
 def _check_target(name: str, modules: dict[str, nn.Module], r: int) -> None:
+    if not name:
+        raise LoraError("the target is the model itself, which has no place to be replaced in: wrap it, nn.Sequential(model)")
     module = modules[name]
     path = name.split(".")
     for depth in range(len(path)):

@@ -26,6 +26,8 @@ class DoRALinear(LoRALinear):
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
         self.lora_magnitude_vector = nn.Parameter(self.lengths())
+        if not self.weight.is_meta and not (self.lora_magnitude_vector > 0).all():
+            raise LoraError("W has a row of zeros, which has no direction: DoRA cannot scale it")
 
     @torch.no_grad()
     def lengths(self) -> Tensor:
@@ -66,12 +68,14 @@ class PiSSALinear(LoRALinear):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
+        if 2 * r > min(self.matrix().shape):
+            raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {list(self.matrix().shape)}")
         A, B = self.start(self.matrix().detach().double(), r)
         with torch.no_grad():
             self.lora_A.weight.copy_(A)
             self.lora_B.weight.copy_(B)
-        self.register_buffer("start_A", self.lora_A.weight.detach().clone(), persistent=False)
-        self.register_buffer("start_B", self.lora_B.weight.detach().clone(), persistent=False)
+        self.register_buffer("start_A", self.lora_A.weight.detach().clone())
+        self.register_buffer("start_B", self.lora_B.weight.detach().clone())
 
     def start(self, W: Tensor, r: int) -> tuple[Tensor, Tensor]:
         """A0 [r, in] and B0 [out, r]: singular vectors, each with half of its value."""
@@ -108,7 +112,7 @@ class LoRAXSLinear(LoRALinear):
         for name, value in (("lora_A", V), ("lora_B", U * S)):
             dtype = getattr(self, name).weight.dtype
             delattr(self, name)  # a parameter of the plain layer; here a constant
-            self.register_buffer(name, value.to(dtype).contiguous(), persistent=False)
+            self.register_buffer(name, value.to(dtype).contiguous())
         self.lora_R = nn.Parameter(torch.zeros(r, r, dtype=self.lora_A.dtype, device=self.lora_A.device))
 
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -117,7 +121,7 @@ class LoRAXSLinear(LoRALinear):
     def probes(self) -> Tensor:
         """A few entries of A and B, [4, r], by which a file tells whether its reader's are the same."""
         A, B = self.lora_A, self.lora_B
-        scale = B.norm(dim=0)
+        scale = B.norm(dim=0).clamp(min=torch.finfo(B.dtype).tiny)
         return torch.stack([A[:, 0], A[:, A.shape[1] // 2], B[0] / scale, B[B.shape[0] // 2] / scale])
 
 
@@ -159,7 +163,10 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
             variant = "dora" if config.dora else f"init={config.init!r}"
             raise LoraError(f"target {name!r} is an embedding, for which there is no {variant}")
         return LoRAEmbedding(base, r, alpha, config.dropout, config.rslora)
-    layer = pair[not isinstance(base, nn.Linear)](base, r, alpha, config.dropout, config.rslora)
+    try:
+        layer = pair[not isinstance(base, nn.Linear)](base, r, alpha, config.dropout, config.rslora)
+    except LoraError as error:
+        raise LoraError(f"target {name!r}: {error}") from None
     if config.init == "gaussian":
         nn.init.normal_(layer.lora_A.weight, std=1 / r)
     return layer
