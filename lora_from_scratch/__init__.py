@@ -1,7 +1,6 @@
 """LoRA from scratch: low-rank adapters for frozen, pre-trained networks."""
 
 from lora_from_scratch.adapters import (
-    adapter_rows,
     add_adapter,
     combine_adapters,
     delete_adapter,
@@ -16,6 +15,7 @@ from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
 from lora_from_scratch.inject import add_lora, remove_lora
 from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear
 from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
+from lora_from_scratch.rows import adapter_rows
 from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
 from lora_from_scratch.variants import (
     DoRALinear,
