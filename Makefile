@@ -43,10 +43,10 @@ outputs: $(STAMP) ## execute notebooks and store their outputs (NB=book/05_lora_
 	$(PY) -m scripts.run_notebooks $(NB)
 
 results: $(STAMP) ## train the runs that the book's tables are drawn from (hours)
-	$(PY) scripts/sweep.py $(ARGS)
+	$(PY) -m scripts.sweep $(ARGS)
 
 tables: $(STAMP) ## rewrite the tables from the records in results/
-	$(PY) scripts/results_table.py $(ARGS)
+	$(PY) -m scripts.results_table $(ARGS)
 
 lint: $(STAMP) ## ruff, codespell and the notebook gate
 	$(PY) -m ruff check .

@@ -170,7 +170,7 @@ def _read(base: nn.Module, folder: Path) -> Injection:
         f"{name}.{PROBES}": module.probes()
         for name, module in injection.modules.items() if isinstance(module, LoRAXSLinear)
     }  # fmt: skip
-    _check_tensors(tensors, places | probes, folder / WEIGHTS)
+    check_tensors(tensors, places | probes, folder / WEIGHTS)
     off = [key for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
         raise LoraError(f"{folder / WEIGHTS}: made for other weights, or their singular vectors differ here: {', '.join(off)}")
@@ -215,7 +215,13 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     return {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}, settings
 
 
-def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    """Compare what a file holds with what a model expects, by name.
+
+    Raises:
+        LoraError: a tensor is missing, left over, misshaped, of another kind of type or
+            not finite; every such key is named.
+    """
     faults = [f"missing {name} {list(t.shape)}" for name, t in expected.items() if name not in tensors]
     for name, tensor in tensors.items():
         if name not in expected:

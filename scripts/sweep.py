@@ -1,82 +1,206 @@
 """Train the runs that the book's tables are drawn from; resumable, one record a run.
 
-python scripts/sweep.py                 every run whose record is missing
-python scripts/sweep.py minilm-r8       those whose name starts so
-python scripts/sweep.py --list          what there is, and what is done
+python -m scripts.sweep                 every run whose record is missing
+python -m scripts.sweep tune attention  those whose name starts so
+python -m scripts.sweep --list          what there is, what is done, what waits
 
-A run is one call of the command line below; its record goes to results/NAME.json, its
-adapter stays in runs/. Settings were chosen on validation with seed 0 (the runs named
-tune-…, which never look at test, show what the choices brought); the others repeat the
-choice with three seeds.
+A run is one call of the command line below; its record goes to results/sweep/MODEL/NAME.json, its
+adapter stays in runs/. The runs named tune-… choose a learning rate for each method (for the
+lowest and the highest rank of LoRA), with seed 0, on validation, and never look at test.
+What is named after a method waits for its tune-… runs and takes the best rate of theirs.
 """
 
 import argparse
+import json
+import math
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "results" / "sweep"
+SEEDS = range(3)
+MODEL = "minilm"
 
-RANK_8 = "--rank 8"
-RANK_1 = "--rank 1 --lr 1e-3"
-RUNS = {
-    **{f"minilm-r8-seed{seed}": f"{RANK_8} --seed {seed}" for seed in range(3)},
-    **{f"minilm-r1-seed{seed}": f"{RANK_1} --seed {seed}" for seed in range(3)},
-    **{f"tune-r8-lr{lr}": f"{RANK_8} --lr {lr} --no-test" for lr in ("2.5e-4", "1e-3")},
-    "tune-r8-batch8": f"{RANK_8} --batch-size 8 --no-test",
-    "tune-r8-beta2-0.999": f"{RANK_8} --beta2 0.999 --no-test",
-    "tune-r8-no-clip": f"{RANK_8} --clip 0 --no-test",
-    "tune-r8-scaling2": f"{RANK_8} --scaling 2 --lr 1e-3 --no-test",
-    "tune-r1-lr5e-4": "--rank 1 --no-test",
-    "tune-r1-beta2-0.999": f"{RANK_1} --beta2 0.999 --no-test",
+# The public experiment's batch, length (64, the default) and one epoch; else our defaults.
+COMMON = "--batch-size 16"
+# What is tuned: a method's flags, and which rates it may choose from.
+LORA_RATES = ("5e-4", "1e-3", "2e-3", "5e-3")
+TUNED = {
+    "attention-r1": ("--targets attention --rank 1 --scaling 2", LORA_RATES),
+    "attention-r16": ("--targets attention --rank 16 --scaling 2", LORA_RATES),
+    "all-linear-r1": ("--rank 1 --scaling 2", LORA_RATES),
+    "all-linear-r8": ("--rank 8 --scaling 2", LORA_RATES),
+    "full": ("--method full", ("5e-5", "1e-4", "2e-4", "5e-4")),
+    "last-block": ("--method last-block", ("1e-4", "2e-4", "5e-4", "1e-3")),
+    "bias": ("--method bias", ("5e-4", "1e-3", "2e-3", "5e-3")),
+    "head": ("--method head", ("2e-3", "5e-3", "1e-2", "2e-2")),
+    "reinit-r8": ("--rank 8 --scaling 2 --control reinit", LORA_RATES),
+    "reinit-full": ("--method full --control reinit", ("1e-4", "2e-4", "5e-4", "1e-3")),
 }
+RANDOM = "--control random-labels --epochs 40 --no-test --scaling 2"
+
+
+def runs() -> dict[str, str]:
+    """All runs by name, each with its flags; or with None while what it waits for is not done."""
+    found = {}
+    for name, (flags, rates) in TUNED.items():
+        for rate in rates:
+            found[f"tune-{name}-lr{rate}"] = f"{COMMON} {flags} {_rate(name, rate)} --no-test"
+    for rank in (1, 4, 16):
+        for rate in LORA_RATES[1:]:
+            found[f"tune-random-r{rank}-lr{rate}"] = f"{COMMON} {RANDOM} --rank {rank} --lr {rate}"
+
+    best = {name: _best(name, rates) for name, (_, rates) in TUNED.items()}
+    for seed in SEEDS:
+        for rank in (1, 4, 8, 16):
+            rate = _between(best["attention-r1"], best["attention-r16"], math.log(rank, 16))
+            for s in (1, 2):
+                flags = f"--targets attention --rank {rank} --scaling {s}"
+                found[f"attention-r{rank}-s{s}-seed{seed}"] = _run(flags, rate, seed)
+        for rank in (1, 8):
+            for s in (1, 2):
+                flags = f"--rank {rank} --scaling {s}"
+                found[f"all-linear-r{rank}-s{s}-seed{seed}"] = _run(flags, best[f"all-linear-r{rank}"], seed)
+        for name in ("head", "bias", "last-block", "full"):
+            rate = best[name] and _rate(name, best[name])
+            extra = " --spectra" if name == "full" else ""
+            found[f"{name}-seed{seed}"] = rate and f"{COMMON} {TUNED[name][0]} {rate} --seed {seed}{extra}"
+        # The public experiment's rate for everything; and what it trained, base weights too.
+        for rank in (1, 16):
+            flags = f"{COMMON} --targets attention --rank {rank} --scaling 2 --lr 1e-4 --head-lr 1e-4 --seed {seed}"
+            found[f"public-rate-r{rank}-seed{seed}"] = flags
+            found[f"public-r{rank}-seed{seed}"] = f"{flags} --method lora-unfrozen --base-dropout 0.1"
+        for name in ("reinit-r8", "reinit-full"):
+            found[f"{name}-seed{seed}"] = _run(TUNED[name][0], best[name], seed)
+        for rank in (1, 4, 16):
+            rate = _best(f"random-r{rank}", LORA_RATES[1:])
+            found[f"random-r{rank}-seed{seed}"] = rate and f"{COMMON} {RANDOM} --rank {rank} --lr {rate} --seed {seed}"
+        # Our recipe, as the command line's defaults have it.
+        found[f"recipe-r8-seed{seed}"] = f"--seed {seed}"
+        found[f"recipe-r1-seed{seed}"] = f"--rank 1 --lr 1e-3 --seed {seed}"
+        found[f"recipe-r8-3epochs-seed{seed}"] = f"--epochs 3 --seed {seed}"
+    # alpha, alpha / r and alpha / sqrt(r) at one rate, equal at rank 8.
+    anchor = _between(best["attention-r1"], best["attention-r16"], math.log(8, 16))
+    for seed in range(2):
+        for rank in (1, 64, 256):
+            for name, s in (("alpha", 2), ("alpha-r", 2 * 8 / rank), ("alpha-sqrt-r", 2 * math.sqrt(8 / rank))):
+                flags = f"--targets attention --rank {rank} --scaling {s:.6g}"
+                found[f"{name}-r{rank}-seed{seed}"] = _run(flags, anchor, seed)
+    return found
+
+
+def _rate(method: str, rate: str) -> str:
+    return f"--head-lr {rate}" if method == "head" else f"--lr {rate}"
+
+
+def _run(flags: str, rate: str | None, seed: int) -> str | None:
+    return rate and f"{COMMON} {flags} --lr {rate} --seed {seed}"
+
+
+def _best(name: str, rates: tuple[str, ...]) -> str | None:
+    """The rate of the best of a method's tune-… runs on validation; None while one is missing."""
+    accuracy = {}
+    for rate in rates:
+        path = record(f"tune-{name}-lr{rate}")
+        if not path.exists():
+            return None
+        run = json.loads(path.read_text(encoding="utf-8"))
+        accuracy[rate] = 0.0 if run["failure"] else run["validation"]["accuracy"]
+    return max(rates, key=accuracy.get)
+
+
+def _between(low: str | None, high: str | None, share: float) -> str | None:
+    """The rate that lies a share of the way from one to another, on a log scale."""
+    if low is None or high is None:
+        return None
+    return f"{math.exp((1 - share) * math.log(float(low)) + share * math.log(float(high))):.3g}"
 
 
 def record(name: str) -> Path:
-    return ROOT / "results" / f"{name}.json"
+    return RECORDS / MODEL / f"{name}.json"
 
 
-def run(name: str) -> str:
-    out = Path("runs") / name
+def run(name: str, flags: str) -> str:
+    """Train one run; returns what became of it."""
+    out = Path("runs") / MODEL / name
+    log = ROOT / "runs" / MODEL / f"{name}.log"
+    for path in (log, record(name)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "lora_from_scratch", "finetune", "--out", str(out), "--resume", "--overwrite"]
-    for folder in ("runs", "results"):
-        (ROOT / folder).mkdir(exist_ok=True)
-    with open(ROOT / "runs" / f"{name}.log", "w", encoding="utf-8") as log:
-        words = [*command, *RUNS[name].split()]
-        code = subprocess.run(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+    command += ["--model", MODEL] if MODEL != "minilm" else []
+    with open(log, "w", encoding="utf-8") as file:
+        code = subprocess.run([*command, *flags.split()], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
     made = ROOT / out / "record.json"
     if not made.exists():  # a run that failed to learn has a record too; this one never ran
-        tail = (ROOT / "runs" / f"{name}.log").read_text(encoding="utf-8").strip().splitlines()[-1:]
+        tail = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
         return f"{name}: no record: {' '.join(tail)}"
     made.replace(record(name))
     return f"{name}: {'done' if code == 0 else 'failed to learn, recorded'}"
 
 
+class Queue:
+    """Hands out runs whose record is missing, to several threads; what waits comes when it can."""
+
+    def __init__(self, chosen):
+        self.chosen, self.changed = chosen, threading.Condition()
+        self.busy, self.tried, self.failed = set(), set(), False
+
+    def work(self) -> None:
+        while name_and_flags := self._next():
+            name, flags = name_and_flags
+            line = run(name, flags)
+            print(line, flush=True)
+            with self.changed:
+                self.busy.discard(name)
+                self.failed |= "no record" in line
+                self.changed.notify_all()
+
+    def _next(self) -> tuple[str, str] | None:
+        with self.changed:
+            while True:
+                for name, flags in self.chosen().items():
+                    if flags and name not in self.tried and not record(name).exists():
+                        self.tried.add(name)
+                        self.busy.add(name)
+                        return name, flags
+                if not self.busy:
+                    return None
+                self.changed.wait()  # for a rate that another thread is about to find
+
+
 def main() -> int:
+    global MODEL
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="runs whose name starts so (default: all)")
+    parser.add_argument("--model", default=MODEL, help="the backbone: a name of the registry")
     parser.add_argument("--list", action="store_true", help="list the runs and leave")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     args = parser.parse_args()
-    chosen = [n for n in RUNS if not args.names or n.startswith(tuple(args.names))]
-    if not chosen:
-        parser.error(f"no run starts with {', '.join(args.names)}; there are {', '.join(RUNS)}")
+    MODEL = args.model
+
+    def chosen() -> dict[str, str | None]:
+        return {n: flags for n, flags in runs().items() if not args.names or n.startswith(tuple(args.names))}
+
+    if not chosen():
+        parser.error(f"no run starts with {', '.join(args.names)}; there are {', '.join(runs())}")
     if args.list:
-        for name in chosen:
-            print(f"{'done' if record(name).exists() else '-':>5}  {name:<28} {RUNS[name]}")
+        for name, flags in chosen().items():
+            state = "done" if record(name).exists() else "waits" if flags is None else "-"
+            print(f"{state:>5}  {name:<28} {flags or ''}")
         return 0
     if args.jobs > 1:
         os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores wait for one another
-    missing = [name for name in chosen if not record(name).exists()]
-    print(f"{len(chosen) - len(missing)} of {len(chosen)} runs have their record", flush=True)
-    failed = False
+    done = sum(record(name).exists() for name in chosen())
+    print(f"{done} of {len(chosen())} runs have their record", flush=True)
+    queue = Queue(chosen)
     with ThreadPoolExecutor(args.jobs) as pool:
-        for line in pool.map(run, missing):
-            print(line, flush=True)
-            failed |= "no record" in line
-    return int(failed)
+        for worker in [pool.submit(queue.work) for _ in range(args.jobs)]:
+            worker.result()
+    return int(queue.failed)
 
 
 if __name__ == "__main__":

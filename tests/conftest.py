@@ -1,5 +1,6 @@
 """Small models to try things on: none needs a download."""
 
+import json
 import os
 
 # Two test processes on two cores: more threads than that only wait for one another.
@@ -9,6 +10,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
+
+from lora_from_scratch.emotion import LABEL_NAMES, Emotion, Split
 
 
 def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
@@ -91,3 +94,26 @@ def tiny_backbone(tmp_path_factory) -> str:
     )
     BertModel(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Rows that even a random encoder can tell apart: one word decides."""
+    words = ["lonely", "happy", "fond", "furious", "scared", "astonished"]
+
+    def rows(n, start):
+        labels = [(start + i) % 6 for i in range(n)]
+        return Split([f"{words[k]} {words[k]} {'so ' * (i % 3)}" for i, k in enumerate(labels)], labels)
+
+    splits = {"train": rows(320, 0), "validation": rows(60, 1), "test": rows(60, 2)}
+    return Emotion(**splits, label_names=LABEL_NAMES, source="folder", fingerprint="made up")
+
+
+@pytest.fixture
+def folder(data, tmp_path):
+    """The same rows as files."""
+    for name in ("train", "validation", "test"):
+        split = getattr(data, name)
+        lines = [json.dumps({"text": t, "label": k}) for t, k in zip(split.texts, split.labels, strict=True)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    return tmp_path

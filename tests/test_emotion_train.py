@@ -9,9 +9,6 @@ import torch
 from lora_from_scratch import LoraConfig, LoraError, add_lora
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.emotion import (
-    LABEL_NAMES,
-    Emotion,
-    Split,
     TrainConfig,
     TrainingFailed,
     encoder_targets,
@@ -25,29 +22,6 @@ from lora_from_scratch.emotion.train import _rate
 from tests.conftest import assert_unchanged, state_of
 
 EXACT = {"precision": "fp32", "batch_size": 16, "head_lr": None}
-
-
-@pytest.fixture(scope="module")
-def data():
-    """Rows that even a random encoder can tell apart: one word decides."""
-    words = ["lonely", "happy", "fond", "furious", "scared", "astonished"]
-
-    def rows(n, start):
-        labels = [(start + i) % 6 for i in range(n)]
-        return Split([f"{words[k]} {words[k]} {'so ' * (i % 3)}" for i, k in enumerate(labels)], labels)
-
-    splits = {"train": rows(320, 0), "validation": rows(60, 1), "test": rows(60, 2)}
-    return Emotion(**splits, label_names=LABEL_NAMES, source="folder", fingerprint="made up")
-
-
-@pytest.fixture
-def folder(data, tmp_path):
-    """The same rows as files."""
-    for name in ("train", "validation", "test"):
-        split = getattr(data, name)
-        lines = [json.dumps({"text": t, "label": k}) for t, k in zip(split.texts, split.labels, strict=True)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    return tmp_path
 
 
 @pytest.fixture

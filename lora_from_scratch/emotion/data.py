@@ -72,18 +72,23 @@ def load_emotion(source: str | os.PathLike | None = None) -> Emotion:
     """
     source = source or os.environ.get("EMOTION_DATA_DIR") or None
     if source == "built-in":
-        return _emotion("built-in corpus", built_in_corpus())
+        return make_emotion("built-in corpus", built_in_corpus())
     if source == "hub" or (source is None and hub_answers()):
-        return _emotion("hub", _from_hub())
+        return make_emotion("hub", _from_hub())
     if source is not None:
-        return _emotion("folder", _from_folder(Path(source)))
+        return make_emotion("folder", _from_folder(Path(source)))
     try:  # a hub that does not answer may have left its rows in the cache
-        return _emotion("hub", _from_hub())
+        return make_emotion("hub", _from_hub())
     except LoraError:
-        return _emotion("built-in corpus", built_in_corpus())
+        return make_emotion("built-in corpus", built_in_corpus())
 
 
-def _emotion(source: str, rows: dict[str, tuple[list, list]]) -> Emotion:
+def make_emotion(source: str, rows: dict[str, tuple[list, list]]) -> Emotion:
+    """The dataset of these rows: by split, texts and labels.
+
+    Raises:
+        LoraError: see ``load_emotion``.
+    """
     for split in SPLITS:
         _check_rows(f"{source}, {split}", *rows[split])
     digest = hashlib.sha256(json.dumps([rows[s] for s in SPLITS]).encode()).hexdigest()

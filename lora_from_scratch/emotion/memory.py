@@ -1,6 +1,7 @@
 """What one training step holds in memory: predicted from shapes, and counted."""
 
 import re
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor, nn
 from lora_from_scratch.emotion.model import EmotionClassifier
 from lora_from_scratch.inject import lora_layers
 from lora_from_scratch.layers import LoRALinear
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 FLOAT = 4  # bytes of a float32
 
@@ -108,6 +114,14 @@ def measure_memory(model: EmotionClassifier, batch: int, tokens: int, device="cp
     finally:
         model.zero_grad()
         model.to(home).train(training)
+
+
+def peak_memory() -> int | None:
+    """The most bytes of main memory that this process has ever held; None where the system does not say."""
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class SavedTensors(torch.autograd.graph.saved_tensors_hooks):

@@ -6,14 +6,27 @@ from pathlib import Path
 
 import torch
 from einops import rearrange, reduce
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lora_from_scratch.checkpoint import load_adapter, read_json, save_adapter, write_json
+from lora_from_scratch.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    check_tensors,
+    load_adapter,
+    read_json,
+    save_adapter,
+    write_json,
+    write_whole,
+)
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.emotion.backbones import empty_encoder, load_encoder
 from lora_from_scratch.emotion.data import LABEL_NAMES
+from lora_from_scratch.emotion.methods import choose_trained, uses_lora
 
 SIDECAR = "lora_from_scratch.json"
+TRAINED = "trained.safetensors"  # what trained, of a method without adapters
 
 
 class EmotionClassifier(nn.Module):
@@ -47,7 +60,7 @@ class EmotionClassifier(nn.Module):
 
 @dataclass
 class TextClassifier:
-    """A classifier with what belongs to it: tokenizer, the base's name and fingerprint."""
+    """A classifier with what belongs to it: tokenizer, the base's name and fingerprint, what trains."""
 
     model: EmotionClassifier
     tokenizer: object
@@ -55,6 +68,7 @@ class TextClassifier:
     base_sha256: str
     label_names: tuple[str, ...] = LABEL_NAMES
     max_length: int = 64
+    method: str = "lora"
 
 
 def build_classifier(name: str, num_labels: int = len(LABEL_NAMES)) -> EmotionClassifier:
@@ -103,15 +117,28 @@ def load_classifier(
 
 
 def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Path:
-    """Save the adapter of ``classifier.model``, and beside it what ``load_finetuned`` needs.
+    """Save what trained in ``classifier.model``, and beside it what ``load_finetuned`` needs.
+
+    That is the adapter, or with a method without adapters ``trained.safetensors``.
 
     Raises:
         LoraError: see ``save_adapter``.
     """
-    folder = save_adapter(classifier.model, folder)
+    folder, model = Path(folder), classifier.model
+    if uses_lora(classifier.method):
+        save_adapter(model, folder)
+        stale = (TRAINED,)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+        write_whole(folder / TRAINED, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        stale = (WEIGHTS, CONFIG)
+    for name in stale:  # of an earlier run in the same folder
+        (folder / name).unlink(missing_ok=True)
     sidecar = {
         "backbone": classifier.backbone,
         "base_sha256": classifier.base_sha256,
+        "method": classifier.method,
         "pooling": "mean",
         "label_names": list(classifier.label_names),
         "max_length": classifier.max_length,
@@ -145,6 +172,22 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
             f"{path}: the adapter was trained on a base with sha256 {sidecar['base_sha256']}, "
             f"but {classifier.backbone} has {classifier.base_sha256}"
         )
-    load_adapter(classifier.model, folder)
+    classifier.method = sidecar.get("method", "lora")
+    if uses_lora(classifier.method):
+        load_adapter(classifier.model, folder)
+    else:
+        _load_trained(choose_trained(classifier.model, classifier.method), Path(folder) / TRAINED)
     classifier.model.eval()
     return classifier
+
+
+@torch.no_grad()
+def _load_trained(model: nn.Module, path: Path) -> None:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
+    places = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    check_tensors(tensors, places, path)
+    for name, place in places.items():
+        place.copy_(tensors[name])

@@ -101,7 +101,7 @@ def run_record(
 def read_records(folder: str | Path) -> list[dict]:
     """The records in ``folder`` of runs on the real data that were tested and did not fail."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
-    runs = [r for r in records if "lora" in r and r["data"]["is_real"]]
+    runs = [r for r in records if r.get("lora") and r["data"]["is_real"]]
     return [r for r in runs if r["test"] and not r["failure"]]
 
 

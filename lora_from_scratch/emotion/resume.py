@@ -50,10 +50,13 @@ class Checkpoint:
 def run_settings(classifier, data, config) -> dict:
     """What a run is, as plain data: its record says it, and only the same run can be gone on with."""
     lora = injection_of(classifier.model) if is_adapted(classifier.model) else None
+    encoder = classifier.model.backbone.config
     return {
         "backbone": classifier.backbone,
         "base_sha256": classifier.base_sha256,
         "max_length": classifier.max_length,
+        "base_dropout": getattr(encoder, "hidden_dropout_prob", getattr(encoder, "dropout", 0.0)),
+        "method": classifier.method,
         "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint},
         "lora": asdict(lora.config) | {"scaling": lora.config.scaling} if lora else None,
         "train": asdict(config),
@@ -89,7 +92,7 @@ def live_tensors(model: nn.Module, optimizer, good: dict) -> dict[str, Tensor]:
         weight = model.get_parameter(name)
         adam = optimizer.state[weight]
         if not adam:  # before its first step; AdamW itself would then start with these
-            adam["step"] = torch.tensor(0.0)
+            adam["step"] = torch.zeros((), device=weight.device)
             adam |= {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
         live |= {f"weight.{name}": weight, f"good.{name}": kept}
         live |= {f"{key}.{name}": tensor for key, tensor in adam.items()}
