@@ -113,7 +113,7 @@ def load_encoder(name: str, dropout: float = 0.0):
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    folder = _find_weights(name)
+    folder = find_weights(name)
     with open(folder / "model.safetensors", "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     known = BACKBONES[name].sha256 if name in BACKBONES else None
@@ -161,7 +161,7 @@ def _registered(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def _find_weights(name: str) -> Path:
+def find_weights(name: str) -> Path:
     """The folder with config, tokenizer and model.safetensors of a backbone."""
     if Path(name).is_dir() and name not in BACKBONES:
         return _with_weights(Path(name))
