@@ -22,9 +22,9 @@ METHODS = {
 CONTROLS = {
     "none": "as usual",
     "reinit": "the encoder starts at random instead of pre-trained",
-    "random-labels": "512 rows get labels by chance; validation and test are these rows, too",
+    "random-labels": "2,048 rows get labels by chance; validation and test are these rows, too",
 }
-RANDOM_ROWS = 512
+RANDOM_ROWS = 2048
 
 
 def choose_trained(model: nn.Module, method: str, lora: LoraConfig | None = None) -> nn.Module:
