@@ -18,7 +18,7 @@ from lora_from_scratch.emotion import (
     save_finetuned,
 )
 from lora_from_scratch.emotion.evaluate import predict_logits, score
-from lora_from_scratch.emotion.train import _rate
+from lora_from_scratch.emotion.recipe import rate_share
 from tests.conftest import assert_unchanged, state_of
 
 EXACT = {"precision": "fp32", "batch_size": 16, "head_lr": None}
@@ -84,7 +84,7 @@ def test_bad_training_settings(field, value):
 
 
 def test_the_rate_rises_then_falls_to_nothing():
-    rates = [_rate(step, 100, 0.1) for step in range(100)]
+    rates = [rate_share(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert rates[10] == 1.0
     assert rates[99] == pytest.approx(1 / 90)

@@ -18,8 +18,8 @@ class LengthBuckets:
     """A batch sampler: random batches whose rows have about the same length.
 
     Each epoch shuffles all rows, sorts chunks of 50 batches by length, cuts them into
-    batches and shuffles those. Every row comes once an epoch. The order depends on the
-    seed and the epoch alone.
+    batches and shuffles those; a short one comes last. Every row comes once an epoch. The
+    order depends on the seed and the epoch alone.
     """
 
     drop_last = False
@@ -41,8 +41,9 @@ class LengthBuckets:
         for start in range(0, len(order), span):
             chunk = sorted(order[start : start + span], key=self.lengths.__getitem__)
             batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
-        for i in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[i]
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        # Several processes share a batch out, and none may run out of rows before the end.
+        yield from sorted((batches[i] for i in order), key=lambda batch: len(batch) < self.batch_size)
 
 
 def collate(rows: list[tuple[list[int], int]], pad: int) -> dict[str, Tensor]:

@@ -3,12 +3,14 @@
 import itertools
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
@@ -16,9 +18,10 @@ from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.data import Emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
 from lora_from_scratch.emotion.model import TextClassifier
+from lora_from_scratch.emotion.parallel import average_gradients, gradient_checkpointing, shard_base
 from lora_from_scratch.emotion.progress import Progress
+from lora_from_scratch.emotion.recipe import TrainConfig, parameter_groups, rate_share
 from lora_from_scratch.emotion.resume import Checkpoint, Keeper, live_tensors, run_settings
-from lora_from_scratch.targets import head_modules
 
 LOG_EVERY = 20  # steps
 
@@ -32,55 +35,6 @@ class TrainingFailed(LoraError):
             "Try a lower learning rate"
         )
         self.history: History | None = None
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Chosen on validation; where that is recorded: ``results/``.
-
-    Args:
-        lr: peak learning rate of AdamW for the adapters (for everything, without them).
-        head_lr: of the head; None means ``lr``.
-        epochs: passes over the training rows.
-        batch_size: rows a step, over all processes together.
-        warmup: share of the steps over which the rate rises from 0; then it falls to 0.
-        clip: largest norm of the gradient, all trained tensors taken together; None means
-            unlimited. A few wrongly labelled rows otherwise rule a small batch.
-        beta2: of AdamW, the decay of its mean squared gradient. 0.98 remembers about 50
-            steps, of which one epoch of small batches has thousands.
-        weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
-        seed: of the order of the rows and of dropout.
-        precision: "auto" takes bf16 or fp16 only where the hardware is fast at it;
-            or "fp32", "bf16", "fp16".
-        max_steps: stop after so many steps; None means all of ``epochs``.
-    """
-
-    lr: float = 5e-4
-    head_lr: float | None = 2e-3
-    epochs: int = 1
-    batch_size: int = 4
-    warmup: float = 0.06
-    clip: float | None = 1.0
-    beta2: float = 0.98
-    weight_decay: float = 0.0
-    seed: int = 0
-    precision: str = "auto"
-    max_steps: int | None = None
-
-    def __post_init__(self):
-        for name in ("lr", "head_lr", "clip"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise LoraError(f"{name} must be positive and finite, got {value!r}")
-        for name in ("epochs", "batch_size", "max_steps"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise LoraError(f"{name} must be a positive int, got {value!r}")
-        for name in ("warmup", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise LoraError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise LoraError(f"precision is {self.precision!r}, expected auto, fp32, bf16 or fp16")
 
 
 @dataclass
@@ -107,7 +61,8 @@ def finetune(
 
     Minimises the cross-entropy of the training rows with AdamW, linear warm-up and
     linear decay. Evaluates on validation after each epoch, never on test. Under
-    ``accelerate launch`` the batch is shared out over the processes.
+    ``accelerate launch`` each batch is shared out over the processes: the steps are those of
+    one process, up to rounding. Only a last, short batch is filled up, with rows of the first.
 
     With a ``checkpoint`` to resume, a run that was killed ends with the same bits as one
     that never was: in one process on a CPU, with the same software; elsewhere as far as the
@@ -121,26 +76,37 @@ def finetune(
         LoraError: nothing in the model trains, the batch cannot be shared out, or the
             checkpoint cannot be gone on from or written (``Keeper``).
     """
+    model = classifier.model
     optimizer = torch.optim.AdamW(
-        _groups(classifier.model, config),
+        parameter_groups(model, config),
         betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
         fused=not torch.backends.mps.is_available(),  # one call for all tensors, not ten for each
     )
     precision = pick_precision(config.precision)
     AcceleratorState._reset_state()  # else a process could train in one precision only
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
-    rows, rest = divmod(config.batch_size, accelerator.num_processes)
-    if rest:
-        raise LoraError(f"batch_size {config.batch_size} is no multiple of {accelerator.num_processes} processes")
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
+    processes, parts = accelerator.num_processes, config.accumulate
+    if config.batch_size % (processes * parts):
+        shares = f"{processes} processes" + (f" x {parts} parts" if parts > 1 else "")
+        raise LoraError(f"batch_size {config.batch_size} is no multiple of {shares}")
 
-    torch.manual_seed(config.seed)  # dropout
+    torch.manual_seed(config.seed + accelerator.process_index)  # dropout
     tokenizer = classifier.tokenizer
     ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
-    loader = train_loader(ids, data.train.labels, tokenizer.pad_token_id, rows, config.seed)
+    loader = train_loader(ids, data.train.labels, tokenizer.pad_token_id, config.batch_size, config.seed)
     sampler = loader.batch_sampler
-    total = config.max_steps or config.epochs * -(-len(ids) // config.batch_size)
-    model, optimizer, loader = accelerator.prepare(classifier.model, optimizer, loader)
+    total = config.max_steps or config.epochs * len(sampler)
+    if config.shard_base:
+        shard_base(model, accelerator)
+    else:
+        model = accelerator.prepare(model)
+    optimizer, loader = accelerator.prepare(optimizer, loader)
+    if config.gradient_checkpointing:
+        gradient_checkpointing(classifier.model.backbone, True)
 
     history = History(precision, str(accelerator.device))
     good = _trained_state(classifier.model)
@@ -171,8 +137,8 @@ def finetune(
             model.train()
             for batch in itertools.islice(loader, seen, seen + total - step):
                 for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * _rate(step, total, config.warmup)
-                window.append(_step(model, batch, optimizer, accelerator, config.clip))
+                    group["lr"] = group["peak"] * rate_share(step, total, config.warmup)
+                window.append(_step(model, batch, optimizer, accelerator, config))
                 step, seen = step + 1, seen + 1
                 if step % LOG_EVERY == 0 or step == total:
                     loss, accuracy = accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
@@ -210,6 +176,8 @@ def finetune(
         raise
     finally:
         progress.close()
+        if config.gradient_checkpointing:
+            gradient_checkpointing(classifier.model.backbone, False)
     return history
 
 
@@ -227,36 +195,27 @@ def pick_precision(wish: str = "auto") -> str:
     return "fp32"
 
 
-def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator, clip: float | None) -> Tensor:
+def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator, config: TrainConfig) -> Tensor:
     """One update. Returns loss and accuracy as one tensor: reading them would wait for a GPU."""
-    labels = batch["labels"]
-    with accelerator.autocast():
-        logits = model(batch["input_ids"], batch["attention_mask"])
-    loss = F.cross_entropy(logits.float(), labels)
-    accelerator.backward(loss)
-    if clip:
-        accelerator.clip_grad_norm_(model.parameters(), clip)
+    rows, measured = len(batch["labels"]), 0.0
+    parts = list(zip(*(batch[key].chunk(config.accumulate) for key in ("input_ids", "attention_mask", "labels"))))
+    for i, (ids, mask, labels) in enumerate(parts, start=1):
+        share = len(labels) / rows  # of the step's mean
+        # Between processes gradients are averaged once, with the last part.
+        with accelerator.no_sync(model) if i < len(parts) else nullcontext():
+            with accelerator.autocast():
+                logits = model(ids, mask)
+            loss = share * F.cross_entropy(logits.float(), labels)
+            accelerator.backward(loss)
+        measured += torch.stack([loss.detach(), share * (logits.argmax(1) == labels).float().mean()])
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    if config.shard_base:
+        average_gradients(trained, accelerator)
+    if config.clip:
+        accelerator.clip_grad_norm_(trained, config.clip)
     optimizer.step()
     optimizer.zero_grad()
-    return torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
-
-
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """The optimiser's two groups: adapters (or all, without them), and the head."""
-    heads = tuple(f"{name}." for name in head_modules(model))
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not trained:
-        raise LoraError("nothing in the model trains: call add_lora(model, config) first")
-    head = [p for name, p in trained if name.startswith(heads)]
-    rest = [p for name, p in trained if not name.startswith(heads)]
-    groups = [{"params": rest, "peak": config.lr}, {"params": head, "peak": config.head_lr or config.lr}]
-    return [group for group in groups if group["params"]]
-
-
-def _rate(step: int, total: int, warmup: float) -> float:
-    """The share of the peak rate at a step: a line up, then a line down to 0."""
-    rising = max(1, round(warmup * total))
-    return (step + 1) / rising if step < rising else (total - step) / (total - rising)
+    return measured
 
 
 def _trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,69 @@
+"""What a model too large for one device needs: its base in shares, its activations made again."""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.inject import adapters_of, is_adapted
+
+
+def shard_base(model: nn.Module, accelerator: Accelerator) -> None:
+    """Share the frozen numbers of ``model`` out over the processes, in place, for good.
+
+    Of every frozen tensor each of n processes keeps 1/n. A block of the encoder is
+    gathered when the forward or the backward pass comes to it, and let go afterwards
+    (FSDP: Zhao et al. 2023, arXiv:2304.11277). What trains is small; every process keeps
+    it whole, so an adapter is saved as ever, and its gradients are averaged by
+    ``average_gradients``. From now on every process has to run the same passes.
+
+    Raises:
+        LoraError: there is one process only, or no adapters but the base itself trains.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if accelerator.num_processes == 1:
+        raise LoraError("shard_base shares the base out over several processes, and there is one: accelerate launch")
+    trained = {p for p in model.parameters() if p.requires_grad}
+    heads = sum(p.numel() for name in model.head_modules for p in model.get_submodule(name).parameters())
+    if not is_adapted(model) and sum(p.numel() for p in trained) > heads:
+        raise LoraError("shard_base is for a frozen base: here base weights train")
+    for tensor in trained:
+        tensor.data = tensor.data.to(accelerator.device)
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for blocks in [m for m in model.modules() if isinstance(m, nn.ModuleList)]:
+        for block in blocks:
+            fully_shard(block, mesh=mesh, ignored_params=trained)
+    fully_shard(model, mesh=mesh, ignored_params=trained)
+    if is_adapted(model):
+        _hand_on(model)
+
+
+def _hand_on(model: nn.Module) -> None:
+    """Give the shares also to the base's own modules, which wait outside of the model.
+
+    Else they would keep the whole tensors, and nothing would have been saved.
+    """
+    for path, module in adapters_of(model).base.items():
+        now = model.get_submodule(path)
+        for name, _ in list(module.named_parameters(recurse=False)):
+            if not getattr(now, name).requires_grad:
+                setattr(module, name, getattr(now, name))
+
+
+def average_gradients(trained: list[Tensor], accelerator: Accelerator) -> None:
+    """Replace each gradient by its mean over the processes, all of them in one message."""
+    flat = accelerator.reduce(torch.cat([p.grad.flatten() for p in trained]), "mean")
+    for p, mean in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        p.grad = mean.view_as(p)
+
+
+def gradient_checkpointing(encoder: nn.Module, on: bool) -> None:
+    """In training, keep of each block its input alone and compute the rest again in the backward pass."""
+    # transformers 6 calls these methods otherwise.
+    prefix = "activation" if hasattr(encoder, "activation_checkpointing_enable") else "gradient"
+    if on:
+        getattr(encoder, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
+    else:
+        getattr(encoder, f"{prefix}_checkpointing_disable")()
