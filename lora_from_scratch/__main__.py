@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from lora_from_scratch.emotion.command import (
     run_finetune,
 )
 from lora_from_scratch.emotion.evaluate import predict_logits
+from lora_from_scratch.emotion.parallel import processes
 from lora_from_scratch.emotion.record import environment
 
 
@@ -111,10 +113,12 @@ def main(words: list[str] | None = None) -> int:
     if getattr(args, "threads", None):
         torch.set_num_threads(args.threads)
     try:
-        # With --json, everything meant for people goes to stderr.
-        with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+        # With --json, everything meant for people goes to stderr; of several processes one speaks.
+        main_process = processes().is_main_process
+        out = sys.stdout if main_process else io.StringIO()
+        with contextlib.redirect_stdout(sys.stderr if args.json and main_process else out):
             result = args.run(args)
-        if args.json:
+        if args.json and main_process:
             print(json.dumps(result, indent=1))
     except LoraError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -112,8 +112,18 @@ def data():
 @pytest.fixture
 def folder(data, tmp_path):
     """The same rows as files."""
+    return write_rows(data, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def data_folder(data, tmp_path_factory):
+    """``folder`` for those who only read it."""
+    return write_rows(data, tmp_path_factory.mktemp("data"))
+
+
+def write_rows(data, folder):
     for name in ("train", "validation", "test"):
         split = getattr(data, name)
         lines = [json.dumps({"text": t, "label": k}) for t, k in zip(split.texts, split.labels, strict=True)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    return tmp_path
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder

@@ -22,6 +22,7 @@ from lora_from_scratch.emotion.methods import (
     with_random_labels,
 )
 from lora_from_scratch.emotion.model import SIDECAR, TRAINED, load_classifier, save_finetuned
+from lora_from_scratch.emotion.parallel import processes
 from lora_from_scratch.emotion.record import run_record
 from lora_from_scratch.emotion.resume import CHECKPOINT, Checkpoint, check_settings, run_settings
 from lora_from_scratch.emotion.spectra import update_spectra
@@ -58,6 +59,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--base-dropout", type=float, default=0.0, help="inside the encoder")
     sub.add_argument("--max-length", type=int, default=64, help="tokens kept of a text")
     sub.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    sub.add_argument("--accumulate", type=int, default=1, metavar="N", help="take each batch in N parts: less memory")
+    sub.add_argument("--gradient-checkpointing", action="store_true", help="keep fewer activations, compute them twice")
+    sub.add_argument("--shard-base", action="store_true", help="share the frozen base out over the processes")
     sub.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     sub.add_argument("--seed", type=int, default=0, help="of head, adapters, order and dropout")
     sub.add_argument("--data", help=DATA_HELP)
@@ -72,6 +76,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run_finetune(args: argparse.Namespace) -> dict:
     """Train, evaluate and save what ``args`` describe; returns the run's record.
+
+    Under ``accelerate launch`` every process calls this, and the main one writes.
 
     Raises:
         LoraError: bad input, or a run that failed to learn; see ``finetune``.
@@ -89,6 +95,9 @@ def run_finetune(args: argparse.Namespace) -> dict:
         beta2=args.beta2,
         precision=args.precision,
         max_steps=args.max_steps,
+        accumulate=args.accumulate,
+        gradient_checkpointing=args.gradient_checkpointing,
+        shard_base=args.shard_base,
     )
     if args.resume and not args.out:
         raise LoraError("--resume needs --out: the folder of the run to go on with")
@@ -107,13 +116,17 @@ def run_finetune(args: argparse.Namespace) -> dict:
         hint = "; or --resume, to go on with the run in it" if begun else ""
         raise LoraError(f"{out} is there already: choose another --out, or pass --overwrite{hint}")
 
+    everyone = processes()
+    everyone.wait_for_everyone()  # nobody may take what another has just written for an earlier run's
+
     data, classifier, report = _prepare(args)
     if args.resume and done and not begun:
         return _finished(out, run_settings(classifier, data, train))
-    for path in torn:
-        shutil.rmtree(path, ignore_errors=True)
-    if not args.resume:
-        checkpoint.path.unlink(missing_ok=True)
+    if everyone.is_main_process:
+        for path in torn:
+            shutil.rmtree(path, ignore_errors=True)
+        if not args.resume:
+            checkpoint.path.unlink(missing_ok=True)
     args.kept = checkpoint.path
     test = history = failure = spectra = None
     try:
@@ -122,18 +135,20 @@ def run_finetune(args: argparse.Namespace) -> dict:
         failure, history = error, error.history
     memory = {"imports": imports, "peak": peak_memory()}
     good = failure is None or bool(history.epochs) and not history.validation.collapsed
-    if good:
-        save_finetuned(classifier, out)
+    if good:  # with the base in shares, predicting takes every process
         test = None if args.no_test else evaluate(classifier, data.test)
         spectra = update_spectra(classifier, data.validation) if args.spectra else None
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in (WEIGHTS, CONFIG, TRAINED, SIDECAR):  # an earlier run's, which the record is not about
-            (out / name).unlink(missing_ok=True)
     record = run_record(classifier, data, train, report, history, test, str(failure) if failure else None)
     record |= {"memory": memory} | ({"spectra": spectra} if spectra else {})
-    write_json(out / RECORD, record)
-    checkpoint.path.unlink(missing_ok=True)  # last: until here a killed run can go on
+    if everyone.is_main_process:
+        if good:
+            save_finetuned(classifier, out)
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            for name in (WEIGHTS, CONFIG, TRAINED, SIDECAR):  # an earlier run's, which the record is not about
+                (out / name).unlink(missing_ok=True)
+        write_json(out / RECORD, record)
+        checkpoint.path.unlink(missing_ok=True)  # last: until here a killed run can go on
     if failure:
         raise LoraError(f"{failure}. What was measured until then: {out / RECORD}")
     print(f"Validation: {in_words(history.validation)}")

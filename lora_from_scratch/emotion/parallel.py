@@ -1,14 +1,24 @@
 """What a model too large for one device needs: its base in shares, its activations made again."""
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import adapters_of, is_adapted
 
 
-def shard_base(model: nn.Module, accelerator: Accelerator) -> None:
+def on_cpu() -> bool:
+    """Whether this machine computes on CPUs: accelerate looks for several processes there only if told."""
+    return not torch.accelerator.is_available()
+
+
+def processes() -> PartialState:
+    """Which of the processes this is, as ``accelerate launch`` or ``torchrun`` started them."""
+    return PartialState(cpu=on_cpu())
+
+
+def shard_base(model: nn.Module, accelerator: Accelerator) -> str:
     """Share the frozen numbers of ``model`` out over the processes, in place, for good.
 
     Of every frozen tensor each of n processes keeps 1/n. A block of the encoder is
@@ -16,6 +26,8 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> None:
     (FSDP: Zhao et al. 2023, arXiv:2304.11277). What trains is small; every process keeps
     it whole, so an adapter is saved as ever, and its gradients are averaged by
     ``average_gradients``. From now on every process has to run the same passes.
+
+    Returns: how much each process keeps, in words.
 
     Raises:
         LoraError: there is one process only, or no adapters but the base itself trains.
@@ -31,6 +43,7 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> None:
         raise LoraError("shard_base is for a frozen base: here base weights train")
     for tensor in trained:
         tensor.data = tensor.data.to(accelerator.device)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for blocks in [m for m in model.modules() if isinstance(m, nn.ModuleList)]:
         for block in blocks:
@@ -38,6 +51,8 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> None:
     fully_shard(model, mesh=mesh, ignored_params=trained)
     if is_adapted(model):
         _hand_on(model)
+    kept = sum(p.to_local().numel() for p in model.parameters() if not p.requires_grad)
+    return f"each of {accelerator.num_processes} processes keeps {kept:,} of the base's {frozen:,} frozen numbers"
 
 
 def _hand_on(model: nn.Module) -> None:

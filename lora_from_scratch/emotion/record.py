@@ -87,6 +87,7 @@ def run_record(
         "history": {
             "precision": history.precision,
             "device": history.device,
+            "processes": history.processes,
             "train_seconds": round(history.train_seconds, 1),
             "resumed_at": history.resumed_at,
             "steps": history.steps,

@@ -18,7 +18,7 @@ from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.data import Emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
 from lora_from_scratch.emotion.model import TextClassifier
-from lora_from_scratch.emotion.parallel import average_gradients, gradient_checkpointing, shard_base
+from lora_from_scratch.emotion.parallel import average_gradients, gradient_checkpointing, on_cpu, shard_base
 from lora_from_scratch.emotion.progress import Progress
 from lora_from_scratch.emotion.recipe import TrainConfig, parameter_groups, rate_share
 from lora_from_scratch.emotion.resume import Checkpoint, Keeper, live_tensors, run_settings
@@ -43,6 +43,7 @@ class History:
 
     precision: str
     device: str
+    processes: int = 1
     steps: list[dict] = field(default_factory=list)  # step, loss, accuracy, lr
     epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
     validation: Metrics | None = None
@@ -86,6 +87,7 @@ def finetune(
     precision = pick_precision(config.precision)
     AcceleratorState._reset_state()  # else a process could train in one precision only
     accelerator = Accelerator(
+        cpu=on_cpu(),
         mixed_precision="no" if precision == "fp32" else precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
@@ -101,14 +103,14 @@ def finetune(
     sampler = loader.batch_sampler
     total = config.max_steps or config.epochs * len(sampler)
     if config.shard_base:
-        shard_base(model, accelerator)
+        accelerator.print(shard_base(model, accelerator))
     else:
         model = accelerator.prepare(model)
     optimizer, loader = accelerator.prepare(optimizer, loader)
     if config.gradient_checkpointing:
         gradient_checkpointing(classifier.model.backbone, True)
 
-    history = History(precision, str(accelerator.device))
+    history = History(precision, str(accelerator.device), processes)
     good = _trained_state(classifier.model)
 
     def live() -> dict[str, Tensor]:
