@@ -47,7 +47,7 @@ from lora_from_scratch.emotion import (
 )
 from lora_from_scratch.emotion.backbones import find_weights
 from lora_from_scratch.emotion.batches import tokenise
-from lora_from_scratch.emotion.data import Emotion, Split
+from lora_from_scratch.emotion.data import Split, TextData
 from lora_from_scratch.emotion.evaluate import score
 from lora_from_scratch.emotion.memory import peak_memory
 from lora_from_scratch.emotion.methods import choose_trained
@@ -113,7 +113,7 @@ class Turns:
         self.waited += time.perf_counter() - started
 
 
-def train_ours(how: Contender, data: Emotion, turns: Turns, seed: int) -> dict:
+def train_ours(how: Contender, data: TextData, turns: Turns, seed: int) -> dict:
     classifier = load_classifier("minilm", seed=seed)
     targets = encoder_targets(classifier.model.backbone)
     torch.manual_seed(seed)
@@ -133,7 +133,7 @@ def train_ours(how: Contender, data: Emotion, turns: Turns, seed: int) -> dict:
     return {"seconds": history.train_seconds - turns.waited, "memory": memory, "accuracy": accuracy}
 
 
-def train_theirs(how: Contender, data: Emotion, turns: Turns, seed: int) -> dict:
+def train_theirs(how: Contender, data: TextData, turns: Turns, seed: int) -> dict:
     transformers.set_seed(seed)
     folder = find_weights("minilm")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

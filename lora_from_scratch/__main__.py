@@ -17,42 +17,44 @@ from lora_from_scratch.emotion import (
     build_classifier,
     encoder_targets,
     evaluate,
-    load_emotion,
     load_finetuned,
 )
 from lora_from_scratch.emotion.command import (
-    DATA_HELP,
     TARGETS_HELP,
     add_arguments,
+    add_data_arguments,
     in_words,
     run_finetune,
 )
-from lora_from_scratch.emotion.evaluate import predict_logits
+from lora_from_scratch.emotion.evaluate import check_labels, predict_logits
 from lora_from_scratch.emotion.parallel import processes
 from lora_from_scratch.emotion.record import environment
+from lora_from_scratch.emotion.tables import load_data
 
 
 def run_evaluate(args: argparse.Namespace) -> dict:
     classifier = load_finetuned(args.adapter)
-    data = load_emotion(args.data)
+    data = load_data(args.data, args.text_column, args.label_column)
     print(f"Data: {data}")
+    check_labels(classifier, data)
     metrics = evaluate(classifier, getattr(data, args.split))
     print(f"{args.split}: {in_words(metrics)}")
+    width = max(10, *map(len, metrics.recall))
     for name, recall in metrics.recall.items():
-        print(f"  {name:<10} {recall:6.1%} found  {_bar(recall)}")
+        print(f"  {name:<{width}} {recall:6.1%} found  {_bar(recall)}")
     return {"adapter": args.adapter, "split": args.split, "source": data.source} | asdict(metrics)
 
 
 def run_predict(args: argparse.Namespace) -> dict:
     classifier = load_finetuned(args.adapter)
     logits = predict_logits(classifier, args.text)
-    answers = []
+    answers, width = [], max(10, *map(len, classifier.label_names))
     for text, row in zip(args.text, logits.softmax(1).tolist(), strict=True):
         shares = dict(zip(classifier.label_names, row, strict=True))
         answers.append({"text": text, "label": max(shares, key=shares.get), "probabilities": shares})
         print(text)
         for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
-            print(f"  {name:<10} {share:6.1%}  {_bar(share)}")
+            print(f"  {name:<{width}} {share:6.1%}  {_bar(share)}")
     return {"adapter": args.adapter, "answers": answers}
 
 
@@ -74,7 +76,7 @@ def run_env(args: argparse.Namespace) -> dict:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m lora_from_scratch",
-        description="LoRA from scratch: fine-tune an encoder on the emotion dataset, and use the result.",
+        description="LoRA from scratch: fine-tune an encoder on the emotion dataset or on data of your own, and use it.",
     )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -93,9 +95,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command(run_evaluate, "evaluate a saved adapter on one split")
     sub.add_argument("adapter", help="the folder that finetune wrote")
     sub.add_argument("--split", default="validation", choices=["train", "validation", "test"], help="which rows")
-    sub.add_argument("--data", help=DATA_HELP)
+    add_data_arguments(sub)
 
-    sub = command(run_predict, "the probabilities of the six emotions for one or more texts")
+    sub = command(run_predict, "the probability of each label for one or more texts")
     sub.add_argument("adapter", help="the folder that finetune wrote")
     sub.add_argument("text", nargs="+", help='a text in quotes, such as "i feel wonderful today"')
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from lora_from_scratch.emotion import LABEL_NAMES, Emotion, Split
+from lora_from_scratch.emotion import LABEL_NAMES, Split, TextData
 
 
 def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
@@ -106,7 +106,7 @@ def data():
         return Split([f"{words[k]} {words[k]} {'so ' * (i % 3)}" for i, k in enumerate(labels)], labels)
 
     splits = {"train": rows(320, 0), "validation": rows(60, 1), "test": rows(60, 2)}
-    return Emotion(**splits, label_names=LABEL_NAMES, source="folder", fingerprint="made up")
+    return TextData(**splits, label_names=LABEL_NAMES, source="folder", fingerprint="made up")
 
 
 @pytest.fixture

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from lora_from_scratch import LoraConfig, LoraError, add_lora
-from lora_from_scratch.emotion import TrainConfig, encoder_targets, finetune, load_classifier, load_finetuned
+from lora_from_scratch.emotion import (
+    TrainConfig,
+    encoder_targets,
+    finetune,
+    load_classifier,
+    load_finetuned,
+)
 from lora_from_scratch.emotion.evaluate import predict_logits
 
 STEPS = 20

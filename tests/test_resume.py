@@ -20,8 +20,8 @@ from lora_from_scratch import LoraConfig, LoraError, add_lora
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.emotion import (
     LABEL_NAMES,
-    Emotion,
     Split,
+    TextData,
     TrainConfig,
     TrainingFailed,
     encoder_targets,
@@ -52,7 +52,7 @@ def data():
         return Split([f"{words[k]} {words[k]} {'so ' * (i % 3)}" for i, k in enumerate(labels)], labels)
 
     splits = {"train": rows(77, 0), "validation": rows(30, 1), "test": rows(30, 2)}
-    return Emotion(**splits, label_names=LABEL_NAMES, source="folder", fingerprint="made up")
+    return TextData(**splits, label_names=LABEL_NAMES, source="folder", fingerprint="made up")
 
 
 @pytest.fixture(scope="module")

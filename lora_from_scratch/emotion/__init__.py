@@ -1,7 +1,7 @@
 """The case study: six emotions in short English texts, on top of the algorithm."""
 
 from lora_from_scratch.emotion.backbones import BACKBONES, encoder_targets
-from lora_from_scratch.emotion.data import LABEL_NAMES, Emotion, Split, load_emotion
+from lora_from_scratch.emotion.data import LABEL_NAMES, Split, TextData, load_emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
 from lora_from_scratch.emotion.model import (
     EmotionClassifier,
@@ -12,13 +12,14 @@ from lora_from_scratch.emotion.model import (
     save_finetuned,
 )
 from lora_from_scratch.emotion.resume import Checkpoint
+from lora_from_scratch.emotion.tables import load_data
 from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
 
 __all__ = [
     "BACKBONES",
     "LABEL_NAMES",
     "Checkpoint",
-    "Emotion",
+    "TextData",
     "EmotionClassifier",
     "Metrics",
     "Split",
@@ -30,6 +31,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "load_classifier",
+    "load_data",
     "load_emotion",
     "load_finetuned",
     "save_finetuned",

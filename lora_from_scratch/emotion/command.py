@@ -10,7 +10,6 @@ from lora_from_scratch.audit import parameter_report
 from lora_from_scratch.checkpoint import CONFIG, WEIGHTS, read_json, write_json
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.emotion.backbones import BACKBONES, encoder_targets
-from lora_from_scratch.emotion.data import load_emotion
 from lora_from_scratch.emotion.evaluate import Metrics, evaluate
 from lora_from_scratch.emotion.memory import peak_memory
 from lora_from_scratch.emotion.methods import (
@@ -26,12 +25,13 @@ from lora_from_scratch.emotion.parallel import processes
 from lora_from_scratch.emotion.record import run_record
 from lora_from_scratch.emotion.resume import CHECKPOINT, Checkpoint, check_settings, run_settings
 from lora_from_scratch.emotion.spectra import update_spectra
+from lora_from_scratch.emotion.tables import load_data
 from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
 
 RECORD = "record.json"
 
-DATA_HELP = 'a folder of train/validation/test.jsonl, "hub" or "built-in" (default: the folder in \
-EMOTION_DATA_DIR, else the hub, else the built-in corpus)'
+DATA_HELP = 'a .csv or .jsonl file, a folder with train.csv or train.jsonl, owner/name on the hub, or "built-in" \
+(default: the emotion dataset: the folder in EMOTION_DATA_DIR, else the hub, else the built-in corpus)'
 RESUME_HELP = "go on with the run in --out that was killed, to the same bits; settings must be the same, and a \
 finished run is left alone"
 TARGETS_HELP = 'linears to adapt: "all-linear", "attention", or names with commas between them'
@@ -64,7 +64,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--shard-base", action="store_true", help="share the frozen base out over the processes")
     sub.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     sub.add_argument("--seed", type=int, default=0, help="of head, adapters, order and dropout")
-    sub.add_argument("--data", help=DATA_HELP)
+    add_data_arguments(sub)
     sub.add_argument("--no-test", action="store_true", help="leave test alone: for choosing settings")
     sub.add_argument("--out", help="folder for adapter and record (default: runs/MODEL-rRANK-seedSEED)")
     sub.add_argument("--overwrite", action="store_true", help="replace what stands in --out")
@@ -72,6 +72,13 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--checkpoint-every", type=int, default=200, metavar="N", help="steps, for --resume; 0: never")
     sub.add_argument("--control", default="none", choices=CONTROLS, help="an experiment: " + _listed(CONTROLS))
     sub.add_argument("--spectra", action="store_true", help="record the update's singular values (method full)")
+
+
+def add_data_arguments(sub: argparse.ArgumentParser) -> None:
+    """Which rows: the arguments that ``load_data`` takes."""
+    sub.add_argument("--data", help=DATA_HELP)
+    sub.add_argument("--text-column", default="text", help="of data of your own")
+    sub.add_argument("--label-column", default="label", help="of data of your own")
 
 
 def run_finetune(args: argparse.Namespace) -> dict:
@@ -176,13 +183,17 @@ def _check_method(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace):
     """Data, classifier with what is to train, and the account of it."""
-    data = load_emotion(args.data)
+    data = load_data(args.data, args.text_column, args.label_column)
     print(f"Data: {data}")
     if args.control == "random-labels":
         data = with_random_labels(data, args.seed)
         print(f"CONTROL: {CONTROLS[args.control]}")
     classifier = load_classifier(
-        args.model, seed=args.seed, max_length=args.max_length, base_dropout=args.base_dropout
+        args.model,
+        seed=args.seed,
+        max_length=args.max_length,
+        base_dropout=args.base_dropout,
+        label_names=data.label_names,
     )
     if args.control == "reinit":
         reinitialise(classifier.model.backbone, args.seed)

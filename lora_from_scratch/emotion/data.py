@@ -29,19 +29,19 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Emotion:
-    """The three splits, the names of the labels, and where they came from."""
+class TextData:
+    """Three splits of labelled texts, the names of the labels, and where they came from."""
 
     train: Split
     validation: Split
     test: Split
     label_names: tuple[str, ...]
-    source: str  # "folder", "hub" or "built-in corpus"
+    source: str  # of emotion: "folder", "hub" or "built-in corpus"; else a file, a folder or a name on the hub
     fingerprint: str  # sha256 of the rows, the same whatever the source
 
     @property
     def is_real(self) -> bool:
-        """Whether these are exactly the rows of the public dataset."""
+        """Whether these are exactly the rows of the public emotion dataset."""
         return self.fingerprint == REAL
 
     def __str__(self) -> str:
@@ -51,10 +51,11 @@ class Emotion:
             "hub": f"the emotion dataset from the hub ({HUB_NAME})",
             "built-in corpus": "the BUILT-IN CORPUS, not the emotion dataset",
         }
-        return f"{names[self.source]}: {sizes}"
+        other = f"{self.source}, {len(self.label_names)} labels ({', '.join(self.label_names[:8])}{', ...' * (len(self.label_names) > 8)})"
+        return f"{names.get(self.source, other)}: {sizes}"
 
 
-def load_emotion(source: str | os.PathLike | None = None) -> Emotion:
+def load_emotion(source: str | os.PathLike | None = None) -> TextData:
     """Load the emotion dataset and say (``.source``) where it came from.
 
     Args:
@@ -72,39 +73,42 @@ def load_emotion(source: str | os.PathLike | None = None) -> Emotion:
     """
     source = source or os.environ.get("EMOTION_DATA_DIR") or None
     if source == "built-in":
-        return make_emotion("built-in corpus", built_in_corpus())
+        return make_data("built-in corpus", built_in_corpus())
     if source == "hub" or (source is None and hub_answers()):
-        return make_emotion("hub", _from_hub())
+        return make_data("hub", _from_hub())
     if source is not None:
-        return make_emotion("folder", _from_folder(Path(source)))
+        return make_data("folder", _from_folder(Path(source)))
     try:  # a hub that does not answer may have left its rows in the cache
-        return make_emotion("hub", _from_hub())
+        return make_data("hub", _from_hub())
     except LoraError:
-        return make_emotion("built-in corpus", built_in_corpus())
+        return make_data("built-in corpus", built_in_corpus())
 
 
-def make_emotion(source: str, rows: dict[str, tuple[list, list]]) -> Emotion:
-    """The dataset of these rows: by split, texts and labels.
+def make_data(
+    source: str, rows: dict[str, tuple[list, list]], label_names: tuple[str, ...] = LABEL_NAMES
+) -> TextData:
+    """The data of these rows: by split, texts and labels.
 
     Raises:
         LoraError: see ``load_emotion``.
     """
     for split in SPLITS:
-        _check_rows(f"{source}, {split}", *rows[split])
-    digest = hashlib.sha256(json.dumps([rows[s] for s in SPLITS]).encode()).hexdigest()
+        _check_rows(f"{source}, {split}", *rows[split], label_names)
+    content = [rows[s] for s in SPLITS] + ([] if label_names == LABEL_NAMES else [label_names])
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     splits = {split: Split(list(rows[split][0]), list(rows[split][1])) for split in SPLITS}
-    return Emotion(**splits, label_names=LABEL_NAMES, source=source, fingerprint=digest)
+    return TextData(**splits, label_names=label_names, source=source, fingerprint=digest)
 
 
-def _check_rows(where: str, texts: list, labels: list) -> None:
+def _check_rows(where: str, texts: list, labels: list, label_names: tuple[str, ...]) -> None:
     if not texts:
         raise LoraError(f"{where}: no rows")
     for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
         if not isinstance(text, str) or not text.strip():
             raise LoraError(f"{where}, row {row}: the text is {text!r}, expected words")
         # bool is an int to Python, but `true` in a file is no label.
-        if type(label) is not int or not 0 <= label < len(LABEL_NAMES):
-            expected = ", ".join(f"{i} {name}" for i, name in enumerate(LABEL_NAMES))
+        if type(label) is not int or not 0 <= label < len(label_names):
+            expected = ", ".join(f"{i} {name}" for i, name in enumerate(label_names))
             raise LoraError(f"{where}, row {row}: the label is {label!r}, expected one of {expected}")
 
 
@@ -121,38 +125,59 @@ def _from_folder(folder: Path) -> dict[str, tuple[list, list]]:
 
 
 def _read_jsonl(path: Path) -> tuple[list, list]:
-    texts, labels = [], []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoraError(f"{path} is not readable as UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    rows = [(row["text"], row["label"]) for _, row in read_jsonl(path, ("text", "label"))]
+    return [text for text, _ in rows], [label for _, label in rows]
+
+
+def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
+    """The objects of a file with one JSON object a line, each with the number of its line.
+
+    Raises:
+        LoraError: the file is not readable, a line is no JSON object or lacks a column.
+    """
+    rows = []
+    # Not splitlines: a text may hold other characters that Python takes for a line's end.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError as error:
             raise LoraError(f"{path}, line {number}: not JSON ({error})") from None
-        missing = {"text", "label"} - (row.keys() if isinstance(row, dict) else set())
+        missing = set(columns) - (row.keys() if isinstance(row, dict) else set())
         if missing:
             raise LoraError(f"{path}, line {number}: no {' and no '.join(sorted(missing))}")
-        texts.append(row["text"])
-        labels.append(row["label"])
-    return texts, labels
+        rows.append((number, row))
+    return rows
+
+
+def read_text(path: Path) -> str:
+    """A file's text, or a ``LoraError`` that says why not."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoraError(f"{path} is not readable as UTF-8 text: {error}") from None
 
 
 def _from_hub() -> dict[str, tuple[list, list]]:
+    data = from_hub(HUB_NAME, "split")
+    names = tuple(data["train"].features["label"].names)
+    if names != LABEL_NAMES:
+        raise LoraError(f"{HUB_NAME} has the labels {names}, expected {LABEL_NAMES}")
+    return {split: (list(data[split]["text"]), list(data[split]["label"])) for split in SPLITS}
+
+
+def from_hub(name: str, configuration: str | None = None):
+    """A dataset of the hub, as ``datasets`` gives it, or a ``LoraError`` with the first line of its reason."""
     hub_answers()  # where it does not, this makes what follows fail at once, not in 23 s
     import datasets
 
     datasets.utils.logging.disable_progress_bar()
     try:
-        data = datasets.load_dataset(HUB_NAME, "split")
+        return datasets.load_dataset(name, configuration)
     except Exception as error:  # the hub's client raises many kinds, of several libraries
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LoraError(f"{HUB_NAME} cannot be had from the hub: {reason}") from None
-    names = tuple(data["train"].features["label"].names)
-    if names != LABEL_NAMES:
-        raise LoraError(f"{HUB_NAME} has the labels {names}, expected {LABEL_NAMES}")
-    return {split: (list(data[split]["text"]), list(data[split]["label"])) for split in SPLITS}
+        raise LoraError(f"{name} cannot be had from the hub: {reason}") from None
 
 
 def describe(split: Split, label_names: tuple[str, ...] = LABEL_NAMES) -> dict[str, int]:

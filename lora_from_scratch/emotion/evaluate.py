@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.emotion.batches import collate, tokenise
-from lora_from_scratch.emotion.data import Split
+from lora_from_scratch.emotion.data import Split, TextData
 from lora_from_scratch.emotion.model import TextClassifier
 
 
@@ -56,6 +56,17 @@ def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int
     finally:
         model.train(training)
     return logits
+
+
+def check_labels(classifier: TextClassifier, data: TextData) -> None:
+    """Refuse data whose labels are not the classifier's, in its order.
+
+    Raises:
+        LoraError: with both lists.
+    """
+    if tuple(data.label_names) != tuple(classifier.label_names):
+        ours, theirs = (", ".join(names) for names in (classifier.label_names, data.label_names))
+        raise LoraError(f"the classifier tells apart {ours}; the data has the labels {theirs}")
 
 
 def evaluate(classifier: TextClassifier, split: Split) -> Metrics:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.emotion.data import SPLITS, Emotion, make_emotion
+from lora_from_scratch.emotion.data import SPLITS, TextData, make_data
 from lora_from_scratch.inject import add_lora
 from lora_from_scratch.targets import find_targets
 
@@ -80,7 +80,7 @@ def reinitialise(encoder: nn.Module, seed: int) -> None:
                     module.weight[module.padding_idx].zero_()
 
 
-def with_random_labels(data: Emotion, seed: int) -> Emotion:
+def with_random_labels(data: TextData, seed: int) -> TextData:
     """``RANDOM_ROWS`` rows of train with labels by chance, which can only be learnt by heart.
 
     All three splits are these rows, so that "validation accuracy" is the share learnt.
@@ -89,7 +89,7 @@ def with_random_labels(data: Emotion, seed: int) -> Emotion:
     rows = torch.randperm(len(data.train), generator=generator)[:RANDOM_ROWS].tolist()
     labels = torch.randint(len(data.label_names), (len(rows),), generator=generator).tolist()
     texts = [data.train.texts[i] for i in rows]
-    return make_emotion(f"{data.source}, with random labels", dict.fromkeys(SPLITS, (texts, labels)))
+    return make_data(f"{data.source}, with random labels", dict.fromkeys(SPLITS, (texts, labels)), data.label_names)
 
 
 def _without(module: nn.Module, targets, path: str = "") -> list[str]:

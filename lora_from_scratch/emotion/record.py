@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from lora_from_scratch.audit import ParameterReport
-from lora_from_scratch.emotion.data import Emotion
+from lora_from_scratch.emotion.data import TextData
 from lora_from_scratch.emotion.evaluate import Metrics
 from lora_from_scratch.emotion.model import TextClassifier
 from lora_from_scratch.emotion.resume import run_settings
@@ -61,7 +61,7 @@ def commit() -> str | None:
 
 def run_record(
     classifier: TextClassifier,
-    data: Emotion,
+    data: TextData,
     train: TrainConfig,
     report: ParameterReport,
     history: History,

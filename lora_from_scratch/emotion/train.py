@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.emotion.batches import tokenise, train_loader
-from lora_from_scratch.emotion.data import Emotion
-from lora_from_scratch.emotion.evaluate import Metrics, evaluate
+from lora_from_scratch.emotion.data import TextData
+from lora_from_scratch.emotion.evaluate import Metrics, check_labels, evaluate
 from lora_from_scratch.emotion.model import TextClassifier
-from lora_from_scratch.emotion.parallel import average_gradients, gradient_checkpointing, on_cpu, shard_base
+from lora_from_scratch.emotion.parallel import (
+    average_gradients,
+    gradient_checkpointing,
+    on_cpu,
+    shard_base,
+)
 from lora_from_scratch.emotion.progress import Progress
 from lora_from_scratch.emotion.recipe import TrainConfig, parameter_groups, rate_share
 from lora_from_scratch.emotion.resume import Checkpoint, Keeper, live_tensors, run_settings
@@ -56,7 +61,7 @@ class History:
 
 
 def finetune(
-    classifier: TextClassifier, data: Emotion, config: TrainConfig, checkpoint: Checkpoint | None = None
+    classifier: TextClassifier, data: TextData, config: TrainConfig, checkpoint: Checkpoint | None = None
 ) -> History:
     """Train what requires a gradient in ``classifier.model``, in place.
 
@@ -74,9 +79,11 @@ def finetune(
             row gets the same label (after an earlier epoch that is only said: a run may
             recover). The model is then as it was after its last good epoch, or at the
             start, and ``.history`` tells how far it came.
-        LoraError: nothing in the model trains, the batch cannot be shared out, or the
+        LoraError: nothing in the model trains, the data's labels are not the classifier's,
+            the batch cannot be shared out, the base cannot (``shard_base``), or the
             checkpoint cannot be gone on from or written (``Keeper``).
     """
+    check_labels(classifier, data)
     model = classifier.model
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config),
@@ -125,6 +132,9 @@ def finetune(
         keeper.save(window, step=step, epoch=epoch, seen=seen, history=asdict(history))
 
     progress = Progress(total, config.batch_size, show=accelerator.is_main_process, done=step)
+    cut = sum(len(row) == classifier.max_length for row in ids) / len(ids)
+    if cut > 0.01:
+        progress.note(f"{cut:.1%} of the training texts reach {classifier.max_length} tokens and may be cut there")
     if note:
         progress.note(note)
     if step:
@@ -200,7 +210,7 @@ def pick_precision(wish: str = "auto") -> str:
 def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator, config: TrainConfig) -> Tensor:
     """One update. Returns loss and accuracy as one tensor: reading them would wait for a GPU."""
     rows, measured = len(batch["labels"]), 0.0
-    parts = list(zip(*(batch[key].chunk(config.accumulate) for key in ("input_ids", "attention_mask", "labels"))))
+    parts = list(zip(*(batch[key].chunk(config.accumulate) for key in ("input_ids", "attention_mask", "labels")), strict=True))
     for i, (ids, mask, labels) in enumerate(parts, start=1):
         share = len(labels) / rows  # of the step's mean
         # Between processes gradients are averaged once, with the last part.
