@@ -28,6 +28,8 @@ PAGE_RULES = {
     "card": prose.card,
     "exercises": prose.exercises,
     "checks": prose.checks,
+    "parts": prose.parts,
+    "quiz": prose.quiz,
 }
 BOOK_RULES = {
     "contents": book.in_contents,

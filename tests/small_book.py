@@ -57,10 +57,26 @@ def picture():
     return new_output("display_data", {"image/png": PNG, "text/plain": "<Figure>"})
 
 
+QUESTION = """
+**{}.** What is $2 \\times 1$?
+
+<details><summary>one</summary>
+
+**No.** That is once one.
+
+</details>
+<details><summary>two</summary>
+
+**Right.** It is twice one.
+
+</details>
+"""
+
+
 def exercise(n):
     return [
         text(f"exercise-{n}", f"```{{exercise}} Task {n}\n:label: ex-task-{n}\n"
-             "*Difficulty: easy · 10 minutes · objective 2*\n\nSet x to one.\n```"),
+             f"*Difficulty: easy · 10 minutes · objective {1 + n % 2}*\n\nSet x to one.\n```"),
         code(f"check-{n}", f"def check_{n}(x):\n"
              "    print('correct: one' if x == 1 else 'not yet: x is not 1')",
              tags=["check", "hide-input"]),
@@ -87,11 +103,13 @@ def chapter_cells(repo, name):
                      "figure": {"caption": "It rises.", "name": "fig-line"}}),
         text("see", "See {numref}`fig-line` and {eq}`eq-half`."),
         code("timing", "print('1 s'); assert True", "1 s\n", tags=["nbval-ignore-output"]),
+        text("summary", "**Before you run it:** guess.\n\n## Summary\n\nA layer is a function."),
+        text("quiz", "## Check yourself\n" + "".join(QUESTION.format(n) for n in range(1, 5))),
         text("exercises", "## Exercises"),
     ]  # fmt: skip
     for n in range(1, 5):
         cells += exercise(n)
-    return cells
+    return [*cells, text("further", "## Further reading\n\n- {cite:t}`hu2022lora`")]
 
 
 def intro_cells(repo, name):

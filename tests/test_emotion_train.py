@@ -187,7 +187,7 @@ def test_a_collapsed_run_exits_with_the_reason_and_keeps_its_record(tiny_backbon
         (["params", "--targets", "querry"], "'querry' matches nothing; did you mean 'query'"),
         (["params", "--rank", "0"], "r must be a positive int, got 0"),
         (["predict", "nowhere", "i feel"], "nowhere/lora_from_scratch.json does not exist"),
-        (["finetune", "--data", "nowhere"], "nowhere is not a folder"),
+        (["finetune", "--data", "nowhere"], "nowhere is not there: expected a .csv"),
         (["finetune", "--lr", "-1"], "lr must be positive and finite, got -1.0"),
         (["finetune", "--scaling", "0", "--data", "built-in"], "alpha must be positive and finite"),
     ],

@@ -119,7 +119,10 @@ BAD = [
     ("exercises", "3 exercises, expected at least 4", drop("exercise-4")),
     ("exercises", "must say 'Difficulty", replace("exercise-2", "minutes", "hours")),
     ("exercises", "objective 3 is not on the card",
-     replace("exercise-2", "objective 2", "objective 3")),
+     replace("exercise-2", "objective 1", "objective 3")),
+    ("exercises", "objective 2 of the card has no exercise", lambda c, o: [
+        c[f"exercise-{n}"].update(source=c[f"exercise-{n}"].source.replace("objective 2", "objective 1"))
+        for n in (1, 3)]),
     ("exercises", "must look like ex-gradients", replace("exercise-2", "ex-task-2", "task")),
     ("exercises", "needs :class: dropdown", replace("start-2", ":class: dropdown", "")),
     ("exercises", "no {solution-start} ex-task-2", drop("start-2")),
@@ -131,6 +134,16 @@ BAD = [
     ("checks", "must also be tagged hide-input", set_tags("check-2", "check")),
     ("checks", "must define check_", replace("check-2", "def check_2", "def look")),
     ("checks", "never raises", replace("check-2", "    print", "    assert x\n    print")),
+    ("parts", "ends with the sections", replace("summary", "## Summary", "## In short")),
+    ("parts", "asks for no guess", replace("summary", "Before you run it", "Look")),
+    ("parts", "cites nothing", replace("further", "{cite:t}`hu2022lora`", "much")),
+    ("quiz", "questions ['1', '2', '3'], expected 4 to 6",
+     lambda c, o: c["quiz"].update(source=c["quiz"].source.partition("**4.**")[0])),
+    ("quiz", "questions ['1', '2', '3', '5']", replace("quiz", "**4.**", "**5.**")),
+    ("quiz", "question 1: expected two or more",
+     lambda c, o: c["quiz"].update(source=c["quiz"].source.replace("<summary>one", "one", 1))),
+    ("quiz", "question 1: one answer must open with **Right.**",
+     lambda c, o: c["quiz"].update(source=c["quiz"].source.replace("**Right.**", "**No.**", 1))),
 ]  # fmt: skip
 
 

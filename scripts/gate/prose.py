@@ -6,7 +6,8 @@ from scripts.gate.source import directives, prose
 from scripts.notebook import code_cells, output_text, tags
 
 WORDS = (1500, 3000)
-MIN_EXERCISES = 4
+MIN_EXERCISES, QUIZ = 4, (4, 6)
+PARTS = ("Summary", "Check yourself", "Exercises", "Further reading")
 CARD_LINES = ("Needs", "Minutes", "Hardware", "Cost")
 ABOUT_EXERCISE = re.compile(
     r"Difficulty: (?:easy|medium|hard) · (?P<minutes>\d+) minutes · objective (?P<objective>\d+)"
@@ -18,7 +19,9 @@ ROW_WORDS = 8
 
 
 def word_count(nb):
-    text = "\n".join(prose(cell.source) for cell in nb.cells if cell.cell_type == "markdown")
+    """Words of the running text; the quiz, of which a reader opens a part, does not count."""
+    cells = [cell for cell in nb.cells if cell.cell_type == "markdown" and not _is_quiz(cell)]
+    text = "\n".join(prose(cell.source) for cell in cells)
     return len(re.findall(r"[A-Za-z][\w'’-]*", text))
 
 
@@ -102,6 +105,9 @@ def exercises(page):
         if title == "At a glance"
         for number in objectives(body)
     }
+    served = {about["objective"] for _, _, body, _ in found if (about := ABOUT_EXERCISE.search(body))}
+    for number in sorted(goals - served):
+        yield "-", f"objective {number} of the card has no exercise"
     for cell, label, body, following in found:
         about = ABOUT_EXERCISE.search(body)
         if not label.startswith("ex-"):
@@ -162,3 +168,39 @@ def checks(page):
                 yield cell.id, "a check cell must define check_…()"
             if re.search(r"^\s+(?:raise|assert)\b", cell.source, flags=re.M):
                 yield cell.id, "a check answers 'not yet: …' and never raises"
+
+
+def parts(page):
+    """The end of a chapter, and a guess before its central cell."""
+    if not page.is_chapter:
+        return
+    text = "\n".join(cell.source for cell in page.nb.cells if cell.cell_type == "markdown")
+    headings = [title for title in re.findall(r"^## (.+?)\s*$", text, flags=re.M) if title in PARTS]
+    if headings != list(PARTS):
+        yield "-", f"ends with the sections {headings}, expected {list(PARTS)}"
+    if "**Before you run it" not in text:
+        yield "-", "asks for no guess: **Before you run it:** …"
+    if "{cite" not in text.rpartition("\n## Further reading")[2]:
+        yield "-", "further reading cites nothing"
+
+
+def _is_quiz(cell):
+    return cell.source.startswith("## Check yourself")
+
+
+def quiz(page):
+    """Questions with answers to open, which work by keyboard, without scripts, and on Colab."""
+    for cell in page.nb.cells:
+        if cell.cell_type != "markdown" or not _is_quiz(cell):
+            continue
+        numbers = re.findall(r"^\*\*(\d+)\.\*\* \S", cell.source, flags=re.M)
+        low, high = QUIZ
+        if numbers != [str(n) for n in range(1, len(numbers) + 1)] or not low <= len(numbers) <= high:
+            yield cell.id, f"questions {numbers}, expected {low} to {high}, numbered **1.** and so on"
+        for number, question in enumerate(re.split(r"^\*\*\d+\.\*\* ", cell.source, flags=re.M)[1:], 1):
+            answers = re.findall(r"^<details><summary>(\S.*?)</summary>\n\n(.*?)\n\n</details>$", question, flags=re.M | re.S)
+            if len(answers) != question.count("<details") or len(answers) < 2:
+                yield cell.id, f"question {number}: expected two or more <details><summary>answer</summary> …"
+            right = [body.startswith("**Right.** ") for _, body in answers]
+            if right.count(True) != 1 or not all(b.startswith(("**Right.** ", "**No.** ")) for _, b in answers):
+                yield cell.id, f"question {number}: one answer must open with **Right.**, the others with **No.**"
