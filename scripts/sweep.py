@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "results" / "sweep"
 SEEDS = range(3)
-MODEL = "minilm"
+MODEL, PRECISION = "minilm", "auto"
 
 # The public experiment's batch, length (64, the default) and one epoch; else our defaults.
 COMMON = "--batch-size 16"
@@ -133,6 +133,7 @@ def run(name: str, flags: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "lora_from_scratch", "finetune", "--out", str(out), "--resume", "--overwrite"]
     command += ["--model", MODEL] if MODEL != "minilm" else []
+    command += ["--precision", PRECISION] if PRECISION != "auto" else []
     with open(log, "w", encoding="utf-8") as file:
         code = subprocess.run([*command, *flags.split()], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
     made = ROOT / out / "record.json"
@@ -174,14 +175,15 @@ class Queue:
 
 
 def main() -> int:
-    global MODEL
+    global MODEL, PRECISION
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="runs whose name starts so (default: all)")
     parser.add_argument("--model", default=MODEL, help="the backbone: a name of the registry")
+    parser.add_argument("--precision", default=PRECISION, help="auto, fp32, bf16 or fp16")
     parser.add_argument("--list", action="store_true", help="list the runs and leave")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     args = parser.parse_args()
-    MODEL = args.model
+    MODEL, PRECISION = args.model, args.precision
 
     def chosen() -> dict[str, str | None]:
         return {n: flags for n, flags in runs().items() if not args.names or n.startswith(tuple(args.names))}

@@ -30,6 +30,7 @@ from lora_from_scratch.emotion import (
     resume,
     train,
 )
+from lora_from_scratch.emotion.evaluate import score
 from lora_from_scratch.emotion.resume import CHECKPOINT, Checkpoint
 from tests.conftest import assert_unchanged, state_of
 
@@ -70,7 +71,7 @@ def folder(data, tmp_path_factory):
 def words(tiny_backbone, folder):
     """A command line of 20 steps, with dropout and a checkpoint every 3 steps."""
     return ["finetune", "--model", tiny_backbone, "--data", str(folder), "--rank", "2", "--dropout", "0.2",
-            "--lr", "2e-2", "--head-lr", "2e-2", "--batch-size", "8", "--epochs", "2",
+            "--lr", "1e-2", "--head-lr", "2e-2", "--batch-size", "8", "--epochs", "2",
             "--checkpoint-every", "3", "--out"]  # fmt: skip
 
 
@@ -167,16 +168,18 @@ def test_checkpoints_change_no_bit_and_their_time_counts_on(trial, tmp_path):
 
 
 def test_a_run_that_fails_fails_alike_when_resumed(tiny_backbone, data, monkeypatch, tmp_path):
-    config, keep = replace(CONFIG, lr=10.0, clip=None), Checkpoint(tmp_path / CHECKPOINT, 3, resume=True)
+    # Whether a rate is high enough to collapse a run differs between processors; this does not.
+    monkeypatch.setattr(train, "evaluate", lambda _, split: score(split.labels, [0] * len(split), LABEL_NAMES))
+    keep = Checkpoint(tmp_path / CHECKPOINT, 3, resume=True)
     classifier = load_classifier(tiny_backbone)
     torch.manual_seed(0)
     add_lora(classifier.model, LoraConfig(4, 8, encoder_targets(classifier.model.backbone), dropout=0.2))
     before = state_of(classifier.model.eval())
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(train, "_step", stopping(train._step, 15))
-        finetune(classifier, data, config, keep)
-    with pytest.raises(TrainingFailed, match="after epoch 2 every validation row is called"):
-        finetune(classifier, data, config, keep)
+        finetune(classifier, data, CONFIG, keep)
+    with pytest.raises(TrainingFailed, match="after epoch 2 every validation row is called 'sadness'"):
+        finetune(classifier, data, CONFIG, keep)
     assert_unchanged(classifier.model.eval(), before)
 
 
@@ -255,7 +258,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_kept(damage, message
 @pytest.mark.parametrize(
     ("changed", "messages"),
     [
-        (["--lr", "1e-3"], ["train.lr is 0.001, there 0.02"]),
+        (["--lr", "1e-3"], ["train.lr is 0.001, there 0.01"]),
         (["--seed", "1", "--rank", "3"], ["train.seed is 1, there 0", "lora.r is 3, there 2", "lora.alpha is 24.0, there 16.0"]),
         (["--batch-size", "4", "--epochs", "3"], ["train.batch_size is 4, there 8", "train.epochs is 3, there 2"]),
         (["--dropout", "0"], ["lora.dropout is 0.0, there 0.2"]),
@@ -311,7 +314,7 @@ def test_the_command_line_of_resuming(copy, words, capsys):
         assert main([*words, str(copy), "--resume", *also]) == 0
         assert f"The run in {copy} is complete: nothing to do" in capsys.readouterr().out
         assert main([*words, str(copy), "--resume", "--lr", "1e-3", *also]) == 1
-        assert "record.json is of a run with other settings: train.lr is 0.001, there 0.02" in capsys.readouterr().err
+        assert "record.json is of a run with other settings: train.lr is 0.001, there 0.01" in capsys.readouterr().err
     assert contents(copy) == before
 
     record = json.loads(before["record.json"])

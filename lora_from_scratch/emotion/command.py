@@ -26,7 +26,7 @@ from lora_from_scratch.emotion.record import run_record
 from lora_from_scratch.emotion.resume import CHECKPOINT, Checkpoint, check_settings, run_settings
 from lora_from_scratch.emotion.spectra import update_spectra
 from lora_from_scratch.emotion.tables import load_data
-from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
+from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, cpu_is_fast_in_bf16, finetune
 
 RECORD = "record.json"
 
@@ -203,6 +203,8 @@ def _prepare(args: argparse.Namespace):
     if uses_lora(args.method):
         targets = encoder_targets(classifier.model.backbone, args.targets)
         lora = LoraConfig(args.rank, args.scaling * args.rank, targets, args.dropout)
+    if args.precision == "auto" and not torch.accelerator.is_available() and cpu_is_fast_in_bf16():
+        print("This CPU is fast in bf16: --precision bf16 saves a third of the time at batch 16")
     torch.manual_seed(args.seed)
     report = parameter_report(choose_trained(classifier.model, args.method, lora))
     print(f"Model: {args.model}, {report.trainable:,} of {report.total:,} numbers train, {report.head:,} of them in the head")

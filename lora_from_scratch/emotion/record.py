@@ -89,6 +89,7 @@ def run_record(
             "device": history.device,
             "processes": history.processes,
             "train_seconds": round(history.train_seconds, 1),
+            "cpu_seconds": round(history.cpu_seconds, 1),
             "resumed_at": history.resumed_at,
             "steps": history.steps,
             "epochs": history.epochs,

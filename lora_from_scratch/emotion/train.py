@@ -53,11 +53,18 @@ class History:
     epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
     validation: Metrics | None = None
     train_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of this process's threads: a busy machine lengthens it far less
     resumed_at: list[int] = field(default_factory=list)  # steps
 
     def __post_init__(self):
         if isinstance(self.validation, dict):  # as a checkpoint gives it back
             self.validation = Metrics(**self.validation)
+
+    def trained_since(self, started: tuple[float, float]) -> None:
+        """Add the time since ``started``, as ``_clocks`` gave it, to the training's."""
+        now = _clocks()
+        self.train_seconds += now[0] - started[0]
+        self.cpu_seconds += now[1] - started[1]
 
 
 def finetune(
@@ -145,7 +152,7 @@ def finetune(
         while step < total:
             loader.set_epoch(epoch)  # else the prepared loader counts for itself, from 0
             sampler.set_epoch(epoch)  # and for several processes it does not pass that on
-            started = time.perf_counter()
+            started = _clocks()
             model.train()
             for batch in itertools.islice(loader, seen, seen + total - step):
                 for group in optimizer.param_groups:
@@ -161,10 +168,10 @@ def finetune(
                     history.steps.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": rate})
                     progress.update(step, loss, accuracy)
                 if keeper.due(step):
-                    history.train_seconds += time.perf_counter() - started
+                    history.trained_since(started)
                     save()
-                    started = time.perf_counter()
-            history.train_seconds += time.perf_counter() - started
+                    started = _clocks()
+            history.trained_since(started)
             epoch, seen = epoch + 1, 0
             window.clear()
             metrics = evaluate(classifier, data.validation)
@@ -197,14 +204,23 @@ def pick_precision(wish: str = "auto") -> str:
     """"fp32", "bf16" or "fp16": the wish, or what this hardware is fast at.
 
     A GPU without bf16 of its own (before Ampere: Colab's T4) gets fp16. A CPU gets fp32,
-    even with AVX512-BF16: at these sizes autocast spends more on casting the frozen
-    weights anew at each step than the faster products save.
+    so that every CPU comes to about the same numbers; see ``cpu_is_fast_in_bf16``.
     """
     if wish != "auto":
         return wish
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "fp32"
+
+
+def cpu_is_fast_in_bf16() -> bool:
+    """Whether this CPU multiplies in bf16 by instructions of its own: then ``"bf16"`` saves time."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds by the clock, and seconds of computing."""
+    return time.perf_counter(), time.process_time()
 
 
 def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator, config: TrainConfig) -> Tensor:
