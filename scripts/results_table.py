@@ -1,14 +1,19 @@
-"""Write the README's results table from the records in results/.
+"""Write the README's results table and the book's page of results from the records in results/.
 
-python scripts/results_table.py           rewrite the table
-python scripts/results_table.py --check   only say whether it is up to date
+python -m scripts.results_table           rewrite both
+python -m scripts.results_table --check   only say whether they are up to date
+python -m scripts.results_table --rows    write results/rows.json, anew from the dataset
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from lora_from_scratch.checkpoint import write_json
+from lora_from_scratch.emotion.compare import row_facts
+from lora_from_scratch.emotion.data import load_emotion
 from lora_from_scratch.emotion.record import read_records, summarise
+from scripts.results_page import page
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: made by `make tables` -->", "<!-- end of results -->"
@@ -41,23 +46,36 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def readme(text: str) -> str:
+    """README.md with the table of today's records in it."""
+    head, rest = text.split(START)
+    return f"{head}{START}\n{table(ROOT / 'results')}\n{END}{rest.split(END)[1]}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
+    parser.add_argument("--rows", action="store_true", help="write results/rows.json from the dataset")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if text.count(START) != 1 or text.count(END) != 1:
+    if args.rows:
+        data = load_emotion()
+        if not data.is_real:
+            parser.error(f"--rows needs the rows of the public dataset, not {data}")
+        write_json(ROOT / "results" / "rows.json", row_facts(data))
+    old = (ROOT / "README.md").read_text(encoding="utf-8")
+    if old.count(START) != 1 or old.count(END) != 1:
         print(f"README.md: expected one {START} and one {END}", file=sys.stderr)
         return 1
-    head, rest = text.split(START)
-    new = f"{head}{START}\n{table(ROOT / 'results')}\n{END}{rest.split(END)[1]}"
-    if args.check:
-        if new != text:
-            print("README.md: the results table is not what the records say: run `make tables`")
-        return int(new != text)
-    readme.write_text(new, encoding="utf-8")
-    return 0
+    stale = False
+    for path, text in ((ROOT / "README.md", readme(old)), (ROOT / "book" / "results.md", page(ROOT / "results"))):
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale = True
+        if args.check:
+            print(f"{path.name} is not what the records say: run `make tables`")
+        else:
+            path.write_text(text, encoding="utf-8")
+    return int(stale and args.check)
 
 
 if __name__ == "__main__":

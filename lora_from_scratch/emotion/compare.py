@@ -7,6 +7,7 @@ worked out again for any choice of rows, so nothing here trains or needs the tex
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +112,8 @@ def estimate(
         raise LoraError(f"the seeds are {' and '.join(map(str, seeds))}: expected each once, the same on both sides")
 
     kept = np.setdiff1d(np.arange(len(rows.labels)), rows.in_train) if without_leaks else np.arange(len(rows.labels))
-    generator = np.random.default_rng(0)  # the same draws for every figure of a page
-    drawn = generator.multinomial(len(kept), np.full(len(kept), 1 / len(kept)), size=draws)
-    weights = np.concatenate([np.ones((1, len(kept)), int), drawn])  # first, the rows as they are
+    weights = _draw_rows(len(kept), draws)
+    generator = np.random.default_rng(1)
     values = [[score(_counts(run, rows, split, kept, weights)) for run in sorted(side, key=_seed)] for side in sides]
     by_seed = np.array(values[0]) - (np.array(values[1]) if minus is not None else 0)  # [seeds, 1 + draws]
     n = len(by_seed)
@@ -131,11 +131,9 @@ def share_of_draws(
     ``holds`` takes counts [draws, labels, labels] to booleans [draws]. Rows and seeds are
     drawn as by ``estimate``.
     """
-    generator = np.random.default_rng(0)
     n = len(rows.labels)
-    weights = generator.multinomial(n, np.full(n, 1 / n), size=draws)
-    counts = np.array([_counts(run, rows, split, np.arange(n), weights) for run in runs])
-    picked = generator.integers(len(runs), size=(len(runs), draws))
+    counts = np.array([_counts(run, rows, split, np.arange(n), _draw_rows(n, draws)[1:]) for run in runs])
+    picked = np.random.default_rng(1).integers(len(runs), size=(len(runs), draws))
     return float(holds(counts[picked, np.arange(draws)].sum(0)).mean())
 
 
@@ -143,8 +141,19 @@ def _seed(run: dict) -> int:
     return run["train"]["seed"]
 
 
+@lru_cache(maxsize=2)
+def _draw_rows(n: int, draws: int) -> np.ndarray:
+    """How often each of n rows is taken, [1 + draws, n]: once each, then in each draw.
+
+    The same draws for every figure, so that two figures of a page differ by their runs alone.
+    """
+    taken = np.random.default_rng(0).integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
+    drawn = np.bincount(taken.ravel(), minlength=n * draws).reshape(draws, n)
+    return np.concatenate([np.ones((1, n)), drawn]).astype(np.float32)
+
+
 def _counts(run: dict, rows: RowFacts, split: str, kept: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """How often label i was called j, for each weighting of the rows: [weightings, labels, labels]."""
     k = len(rows.label_names)
     cell = rows.labels[kept] * k + np.array(run[split]["predictions"])[kept]
-    return (weights @ np.eye(k * k)[cell]).reshape(-1, k, k)
+    return (weights @ np.eye(k * k, dtype=np.float32)[cell]).reshape(-1, k, k).astype(float)
