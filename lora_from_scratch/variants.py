@@ -20,7 +20,8 @@ class DoRALinear(LoRALinear):
 
     ``m`` = ``lora_magnitude_vector`` [out] starts at the rows' lengths, so that y starts
     as the base's, bit for bit. The lengths in the denominator count as constants in the
-    backward pass. (Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.)
+    backward pass. Dropout, as in the authors' code, acts on x wherever m does.
+    (Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.)
     """
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
@@ -47,8 +48,12 @@ class DoRALinear(LoRALinear):
         if self.unmerged_weight is not None:
             return y
         scale = self.lora_magnitude_vector / self.lengths()
-        update = lora_forward(self.dropout(x), *self.factors(), self.scaling)
-        frozen = y if self.bias is None else y - self.bias
+        if self.training and self.dropout.p > 0:
+            x = self.dropout(x)
+            frozen = F.linear(x, self.matrix())
+        else:
+            frozen = y if self.bias is None else y - self.bias
+        update = lora_forward(x, *self.factors(), self.scaling)
         # Written as a change of y, which at the start is exactly zero.
         return y + ((scale - 1) * frozen + scale * update).to(y.dtype)
 

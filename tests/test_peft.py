@@ -157,6 +157,7 @@ def test_what_peft_can_save_is_refused_or_read_rightly(name, settings, tmp_path)
         ("bert", {"rslora": True}),
         ("bert", {"dora": True}),
         ("bert", {"dropout": 0.3}),
+        ("bert", {"dora": True, "dropout": 0.3}),
         ("gpt2", {}),
         ("gpt2", {"dora": True}),
         ("t5", {}),
