@@ -1,13 +1,12 @@
 """Several adapters on one model: add, switch, switch off, combine."""
 
-import math
 import re
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.config import LARGEST, LoraConfig, LoraError, check_rank
 from lora_from_scratch.functional import lora_delta
 from lora_from_scratch.inject import (
     Injection,
@@ -118,10 +117,10 @@ def combine_adapters(
         raise LoraError(f"weights is empty or no dict of adapter and weight: {weights!r}")
     parts = {other: named_adapter(model, other) for other in weights}
     for other, weight in weights.items():
-        if not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        if not isinstance(weight, (int, float)) or not abs(weight) < LARGEST:
             raise LoraError(f"the weight of {other!r} must be a finite number, got {weight!r}")
-    if r is not None and (not isinstance(r, int) or r < 1):
-        raise LoraError(f"r must be a positive int or None, got {r!r}")
+    if r is not None:
+        check_rank("r", r)
     source = _head_source(parts, head)
     targets = dict.fromkeys(path for part in parts.values() for path in part.targets)
     factors, errors = {}, {}

@@ -35,11 +35,11 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
             nor saved has changed (all are named), the config's init or dora asks for a
             start of its own, or see ``add_lora``. ``base`` is then as it was.
     """
+    targets = find_targets(base, config)
     if config.dora or config.init not in ("kaiming", "gaussian"):
         raise LoraError("extract_lora makes plain LoRA: neither dora nor another init can be asked for")
     if is_adapted(tuned):
         raise LoraError("the tuned model has adapters: merge_and_unload(tuned) first")
-    targets = find_targets(base, config)
     saved = find_saved(base, config, targets)
     ours, theirs = base.state_dict(), tuned.state_dict()
     odd = sorted(k for k in ours.keys() | theirs.keys() if k not in ours or k not in theirs or ours[k].shape != theirs[k].shape)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.config import BAD_REGEX, LoraConfig, LoraError
 from lora_from_scratch.inject import Injection
 from lora_from_scratch.layers import LoRAConv1D
 from lora_from_scratch.targets import ends_in, exactly
@@ -106,7 +106,7 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
         )
     except LoraError as error:
         raise LoraError(f"{path}: {error}") from None
-    except (TypeError, AttributeError, re.error) as error:  # a value of a kind that no rule of PEFT's reads
+    except (TypeError, AttributeError, *BAD_REGEX) as error:  # a value of a kind that no rule of PEFT's reads
         raise LoraError(f"{path}: the fields that name modules cannot be read: {error}") from None
 
 

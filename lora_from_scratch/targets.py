@@ -18,6 +18,9 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
     Raises:
         LoraError: see ``add_lora``.
     """
+    if not isinstance(config, LoraConfig):  # PEFT's class has the same name
+        kind = type(config)
+        raise LoraError(f"config must be a LoraConfig of this package, got a {kind.__module__}.{kind.__name__}")
     modules = dict(model.named_modules())
     found = _matched(model, config.target_modules, modules, "target_modules")
     if config.exclude_modules:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig as PeftConfig
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -241,11 +242,18 @@ def test_what_cannot_be_adapted_is_refused_and_left_alone(case):
         (lambda m: set_adapter(m, ["default"]), r"there is no adapter \['default'\]"),
         (lambda m: combine_adapters(m, "c", {"default": "1"}), "the weight of 'default' must be a finite number"),
         (lambda m: combine_adapters(m, "c", {"default": float("nan")}), "the weight of 'default' must be a finite number"),
-        (lambda m: combine_adapters(m, "c", {"default": 1.0}, r="2"), "r must be a positive int or None, got '2'"),
+        (lambda m: combine_adapters(m, "c", {"default": 1.0}, r="2"), "r must be a positive int, got '2'"),
         (lambda m: combine_adapters(m, "c", ["default"]), "no dict of adapter and weight"),
         (lambda m: adapter_rows(m, 3).__enter__(), "names must be a list with one adapter"),
         (lambda m: LoraConfig(rank_pattern={"(?i)QUERY": 4}), "is no regular expression"),
         (lambda m: LoraConfig(alpha=10**400), "alpha must be positive and finite"),
+        (lambda m: LoraConfig(alpha=1e39), "alpha must be positive and finite, got 1e[+]39"),  # infinite in float32
+        (lambda m: LoraConfig(target_modules="a{99999999999999}"), "is no regular expression: the repetition number"),
+        (lambda m: LoraConfig(exclude_modules="(" * 9999), "is no regular expression: maximum recursion"),
+        (lambda m: combine_adapters(m, "c", {"default": 10**400}), "the weight of 'default' must be a finite number"),
+        (lambda m: combine_adapters(m, "c", {"default": 1.0}, r=True), "r must be a positive int, got True"),
+        (lambda m: add_adapter(m, "c", {"r": 2}), "config must be a LoraConfig of this package, got a builtins.dict"),
+        (lambda m: add_lora(two_linears(), PeftConfig(target_modules=["0"])), "of this package, got a peft.*LoraConfig"),
     ],
 )
 def test_values_of_the_wrong_kind(call, message):
@@ -257,8 +265,9 @@ def test_values_of_the_wrong_kind(call, message):
 
 
 @pytest.mark.parametrize(
-    "change", [{"target_modules": "("}, {"exclude_modules": "("}, {"exclude_modules": 3}, {"lora_alpha": 10**400}, {"layers_to_transform": {}}],
-    ids=str,
+    "change", [{"target_modules": "("}, {"exclude_modules": "("}, {"exclude_modules": 3}, {"lora_alpha": 10**400}, {"layers_to_transform": {}},
+               {"exclude_modules": "a{99999999999999}"}, {"exclude_modules": "(" * 9999}],
+    ids=lambda change: str(change)[:50],
 )  # fmt: skip
 def test_fields_of_the_wrong_kind(change, tmp_path):
     save_adapter(add_lora(tiny_bert(), LoraConfig(3, 5, ("query",))), tmp_path)
