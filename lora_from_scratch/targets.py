@@ -44,13 +44,13 @@ def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]
     """The modules that train in full: ``config.modules_to_save``, or the model's head.
 
     Raises:
-        LoraError: a name matches nothing, lies on an adapted module's path, or its
-            weight is tied to a module that stays frozen.
+        LoraError: a name matches nothing, holds no parameters, lies on an adapted
+            module's path, or its weight is tied to a module that stays frozen.
     """
     if config.modules_to_save is None:
         head, known = head_modules(model), {name for name, _ in model.named_modules()}
         unknown = [name for name in head if name not in known]
-        if unknown or _is_classifier(model) and not head:
+        if unknown or not head and any(map(_is_classifier, model.modules())):  # a wrapper hides a head, too
             what = f"head_modules names {unknown[0]!r}, which is not there" if unknown else "the head is not known by its name"
             raise LoraError(f"{type(model).__name__}: {what}; name it in modules_to_save, or freeze it with ()")
         names = [name for name in head if name not in targets]
@@ -63,6 +63,8 @@ def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]
         if both:
             raise LoraError(f"{name!r} is to train in full, yet {both[0]!r} in it is a target")
         inside = {id(p) for p in model.get_submodule(name).parameters()}
+        if not inside:
+            raise LoraError(f"modules_to_save: {name!r} has no parameters to train")
         outside = [n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in inside and not n.startswith(name + ".")]
         if outside:
             raise LoraError(f"{name!r} is to train in full, but its weight is tied to {outside[0]!r}")
@@ -87,7 +89,7 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
 
 def _is_classifier(model: nn.Module) -> bool:
     ends = ("ForSequenceClassification", "ForImageClassification")
-    return any(kind.__name__.endswith(ends) for kind in type(model).__mro__)
+    return bool(getattr(model, "head_modules", ())) or any(kind.__name__.endswith(ends) for kind in type(model).__mro__)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -172,6 +174,9 @@ def _check_target(name: str, modules: dict[str, nn.Module], r: int) -> None:
             f"target {name!r} is a {type(module).__name__}, but only nn.Linear, Conv1D and "
             f"nn.Embedding can be adapted{hint}"
         )
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    if any(hooks) or "forward" in vars(module):
+        raise LoraError(f"target {name!r} has hooks or a forward of its own, which the adapter would drop: remove them, or set them after")
     if r > min(module.weight.shape):
         raise LoraError(f"r is {r}, above min(in, out) of target {name!r}, whose weight is {list(module.weight.shape)}")
 

@@ -146,7 +146,8 @@ class LoRAXSConv1D(LoRAConv1D, LoRAXSLinear):
     """``LoRAXSLinear`` for transformers' ``Conv1D``."""
 
 
-BY_INIT = {
+BY_VARIANT = {  # the layer for a linear, and that for a Conv1D
+    "dora": (DoRALinear, DoRAConv1D),
     "pissa": (PiSSALinear, PiSSAConv1D),
     "olora": (OLoRALinear, OLoRAConv1D),
     "lora_xs": (LoRAXSLinear, LoRAXSConv1D),
@@ -157,22 +158,21 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
     """The layer that takes the place of ``base``, whose full name is ``name``.
 
     Raises:
-        LoraError: the variant does not exist for an embedding.
+        LoraError: the variant does not exist for an embedding, or the layer refuses ``base``.
     """
     r, alpha = config.rank_and_alpha(name)
-    pair = BY_INIT.get(config.init, (LoRALinear, LoRAConv1D))
-    if config.dora:
-        pair = DoRALinear, DoRAConv1D
+    linear, conv1d = BY_VARIANT.get("dora" if config.dora else config.init, (LoRALinear, LoRAConv1D))
+    kind = linear if isinstance(base, nn.Linear) else conv1d
     if isinstance(base, nn.Embedding):
-        if pair[0] is not LoRALinear:
+        kind = LoRAEmbedding
+        if linear is not LoRALinear:
             variant = "dora" if config.dora else f"init={config.init!r}"
             raise LoraError(f"target {name!r} is an embedding, for which there is no {variant}")
-        return LoRAEmbedding(base, r, alpha, config.dropout, config.rslora)
     try:
-        layer = pair[not isinstance(base, nn.Linear)](base, r, alpha, config.dropout, config.rslora)
+        layer = kind(base, r, alpha, config.dropout, config.rslora)
     except LoraError as error:
         raise LoraError(f"target {name!r}: {error}") from None
-    if config.init == "gaussian":
+    if config.init == "gaussian" and kind is not LoRAEmbedding:
         nn.init.normal_(layer.lora_A.weight, std=1 / r)
     return layer
 

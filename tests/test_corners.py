@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig as PeftConfig
 from torch import nn
+from torch.nn.utils import prune
 from transformers import BertConfig, BertForSequenceClassification
 
 from lora_from_scratch import (
@@ -218,7 +219,32 @@ def zero_row():
     return model
 
 
+def pruned():
+    model = two_linears()
+    prune.l1_unstructured(model[0], "weight", 0.5)  # a hook computes the weight before each forward pass
+    return model
+
+
+def watched():
+    model = two_linears()
+    model[0].register_forward_hook(lambda module, args, y: None)
+    return model
+
+
+def placed():
+    model = two_linears()
+    model[0].forward = lambda x: nn.functional.linear(x, model[0].weight)  # as accelerate does to move what is offloaded
+    return model
+
+
 REFUSED = {
+    "a computed weight": (pruned, LoraConfig(2, 2, ("0",)), "target '0' has hooks or a forward of its own"),
+    "a hook": (watched, LoraConfig(2, 2, ("0",)), "target '0' has hooks or a forward of its own"),
+    "a forward of its own": (placed, LoraConfig(2, 2, ("0",)), "target '0' has hooks or a forward of its own"),
+    "an embedding of bounded rows": (lambda: nn.Sequential(nn.Embedding(5, 4, max_norm=1.0)), LoraConfig(2, 2, ("0",)), "target '0': an embedding with max_norm"),
+    "nothing to train in full": (tiny_bert, LoraConfig(2, 2, ("query",), modules_to_save=("dropout",)), "'bert.embeddings.dropout' has no parameters to train"),
+    "a compiled classifier": (lambda: torch.compile(tiny_bert()), LoraConfig(2, 2, ("query",)), "the head is not known by its name; name it in modules_to_save"),
+    "a classifier in parallel": (lambda: nn.DataParallel(tiny_bert()), LoraConfig(2, 2, ("query",)), "DataParallel: the head is not known by its name"),
     "the model itself": (lambda: nn.Linear(4, 4), LoraConfig(2, 2, "all-linear"), "the target is the model itself"),
     "DoRA of a zero row": (zero_row, LoraConfig(2, 2, ("0",), dora=True), "target '0': W has a row of zeros"),
     "PiSSA of more than half": (two_linears, LoraConfig(3, 2, ("0",), init="pissa"), "target '0': r is 3, but as plain LoRA it has rank 6"),
