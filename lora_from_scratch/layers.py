@@ -153,7 +153,14 @@ def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in layer.named_parameters() if name not in ("weight", "bias")}
 
 
-def merged_weight(layer: nn.Module) -> Tensor:
-    """What ``layer.weight`` becomes when merged: rounded once, to its own type and orientation."""
+def merged_weight(name: str, layer: nn.Module) -> Tensor:
+    """What ``layer.weight`` becomes when merged: rounded once, to its own type and orientation.
+
+    Raises:
+        LoraError: a sum is beyond the range of this type.
+    """
     matrix = layer.adapted_matrix()
-    return (matrix.T if layer.transposed else matrix).to(layer.weight.dtype)
+    weight = (matrix.T if layer.transposed else matrix).to(layer.weight.dtype)
+    if not torch.isfinite(weight).all():
+        raise LoraError(f"merging {name} gives numbers that {weight.dtype} cannot hold: leave it unmerged")
+    return weight

@@ -11,6 +11,7 @@ from lora_from_scratch import (
     LoRALinear,
     add_lora,
     merge,
+    merge_and_unload,
     merged_state_dict,
     remove_lora,
     save_adapter,
@@ -158,6 +159,16 @@ def test_merging_a_tied_weight():
     before = state_of(model)
     with pytest.raises(LoraError, match="weight of 1 is tied to another module"):
         merge(model)
+    assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize("verb", [merge, merge_and_unload, merged_state_dict])
+def test_a_merge_that_the_weights_cannot_hold(verb):
+    model = add_lora(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).half(), LoraConfig(2, 2, ("0", "1")))
+    nn.init.constant_(model[1].lora_B.weight, 1e6)  # float16 ends at 65,504
+    before = state_of(model)
+    with pytest.raises(LoraError, match="merging 1 gives numbers that torch.float16 cannot hold"):
+        verb(model)
     assert_unchanged(model, before)
 
 
