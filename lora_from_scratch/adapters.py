@@ -8,15 +8,7 @@ from torch import nn
 
 from lora_from_scratch.config import LARGEST, LoraConfig, LoraError, check_rank
 from lora_from_scratch.functional import lora_delta
-from lora_from_scratch.inject import (
-    Injection,
-    activate,
-    adapters_of,
-    add_prepared,
-    injection_of,
-    install,
-    prepare,
-)
+from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, install, prepare
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import exactly
 from lora_from_scratch.variants import DoRALinear
@@ -125,9 +117,8 @@ def combine_adapters(
     targets = dict.fromkeys(path for part in parts.values() for path in part.targets)
     factors, errors = {}, {}
     for path in targets:
-        terms = [(w, p.modules[path]) for (n, w), p in zip(weights.items(), parts.values(), strict=True) if path in p.targets]
-        dora = [layer for _, layer in terms if isinstance(layer, DoRALinear)]
-        if dora:
+        terms = [(w, parts[n].modules[path]) for n, w in weights.items() if path in parts[n].targets]
+        if any(isinstance(layer, DoRALinear) for _, layer in terms):
             raise LoraError(f"{path!r} is adapted by DoRA: its update is no product that could be added up")
         A = torch.cat([layer.factors()[0].detach() for _, layer in terms])
         B = torch.cat([w * layer.scaling * layer.factors()[1].detach() for w, layer in terms], 1)

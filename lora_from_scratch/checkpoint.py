@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.adapters import disable_adapter
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import (
-    Injection,
-    activate,
-    adapters_of,
-    add_prepared,
-    injection_of,
-    is_adapted,
-    prepare,
-)
+from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, is_adapted, prepare
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.peft_format import from_fields, to_fields
 from lora_from_scratch.variants import LoRAXSLinear
@@ -177,7 +169,8 @@ def _read(base: nn.Module, folder: Path) -> Injection:
     check_tensors(tensors, places | probes, folder / WEIGHTS)
     off = [key for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
-        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or their singular vectors differ here: {', '.join(off)}")
+        where = ", ".join(off)
+        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or their singular vectors differ here: {where}")
     for key, place in places.items():
         place.copy_(tensors[key])
     return injection

@@ -73,8 +73,9 @@ class PiSSALinear(LoRALinear):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
-        if 2 * r > min(self.matrix().shape):
-            raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {list(self.matrix().shape)}")
+        shape = list(self.matrix().shape)
+        if 2 * r > min(shape):
+            raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {shape}")
         A, B = self.start(self.matrix().detach().double(), r)
         with torch.no_grad():
             self.lora_A.weight.copy_(A)

@@ -83,10 +83,10 @@ def test_config(field, value, message):
         (LoraConfig(2, 2, ("word_embeddings",), layers=(0,)), "layers: 0 out of range: the targets have no index"),
         (LoraConfig(2, 2, QUERY, rank_pattern={"key": 3}), "rank_pattern: 'key' matches no target"),
         (LoraConfig(2, 2, QUERY, alpha_pattern={"qeury": 3.0}), "alpha_pattern: 'qeury' matches no target; did you mean 'query'"),
-        (LoraConfig(2, 2, QUERY, rank_pattern={r"0\..*query": 25}), r"r is 25, above min\(in, out\) of target 'bert.encoder.layer.0"),
+        (LoraConfig(2, 2, QUERY, rank_pattern={r"0\..*query": 25}), r"target 'bert\.encoder\.layer\.0.*query': r is 25, above min\(in, out\) of \(24, 24\)"),
         (LoraConfig(2, 2, ("word_embeddings",), dora=True), "is an embedding, for which there is no dora"),
         (LoraConfig(2, 2, ("word_embeddings",), init="pissa"), "is an embedding, for which there is no init='pissa'"),
-        (LoraConfig(25, 2, QUERY), r"r is 25, above min\(in, out\) of target .*query'.*\[24, 24\]"),
+        (LoraConfig(25, 2, QUERY), r"target 'bert\..*query': r is 25, above min\(in, out\) of \(24, 24\)"),
     ],
 )
 def test_injection(bert, config, message):
