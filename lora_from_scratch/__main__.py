@@ -76,7 +76,7 @@ def run_env(args: argparse.Namespace) -> dict:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m lora_from_scratch",
-        description="LoRA from scratch: fine-tune an encoder on the emotion dataset or on data of your own, and use it.",
+        description="LoRA from scratch: fine-tune an encoder on the emotion dataset or your own data, and use it.",
     )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 

@@ -1,23 +1,14 @@
 """Several adapters on one model: add, switch, switch off, combine."""
 
-import math
 import re
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.config import LARGEST, LoraConfig, LoraError, check_rank
 from lora_from_scratch.functional import lora_delta
-from lora_from_scratch.inject import (
-    Injection,
-    activate,
-    adapters_of,
-    add_prepared,
-    injection_of,
-    install,
-    prepare,
-)
+from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, install, prepare
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import exactly
 from lora_from_scratch.variants import DoRALinear
@@ -118,17 +109,16 @@ def combine_adapters(
         raise LoraError(f"weights is empty or no dict of adapter and weight: {weights!r}")
     parts = {other: named_adapter(model, other) for other in weights}
     for other, weight in weights.items():
-        if not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        if not isinstance(weight, (int, float)) or not abs(weight) < LARGEST:
             raise LoraError(f"the weight of {other!r} must be a finite number, got {weight!r}")
-    if r is not None and (not isinstance(r, int) or r < 1):
-        raise LoraError(f"r must be a positive int or None, got {r!r}")
+    if r is not None:
+        check_rank("r", r)
     source = _head_source(parts, head)
     targets = dict.fromkeys(path for part in parts.values() for path in part.targets)
     factors, errors = {}, {}
     for path in targets:
-        terms = [(w, p.modules[path]) for (n, w), p in zip(weights.items(), parts.values(), strict=True) if path in p.targets]
-        dora = [layer for _, layer in terms if isinstance(layer, DoRALinear)]
-        if dora:
+        terms = [(w, parts[n].modules[path]) for n, w in weights.items() if path in parts[n].targets]
+        if any(isinstance(layer, DoRALinear) for _, layer in terms):
             raise LoraError(f"{path!r} is adapted by DoRA: its update is no product that could be added up")
         A = torch.cat([layer.factors()[0].detach() for _, layer in terms])
         B = torch.cat([w * layer.scaling * layer.factors()[1].detach() for w, layer in terms], 1)

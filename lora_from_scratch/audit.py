@@ -6,7 +6,7 @@ from torch import nn
 
 from lora_from_scratch.inject import Adapters, lora_layers
 from lora_from_scratch.layers import trained_tensors
-from lora_from_scratch.targets import head_modules
+from lora_from_scratch.targets import head_modules, inside
 
 
 @dataclass(frozen=True)
@@ -91,25 +91,24 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     shows one line for each tensor that trains.
     """
     adapters = getattr(model, "lora", None)
-    adapters = adapters if isinstance(adapters, Adapters) else None
-    injection = adapters.named[adapters.active] if adapters and adapters.active else None
+    known = isinstance(adapters, Adapters) and adapters.active is not None
+    injection = adapters.named[adapters.active] if known else None
     factors = {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
-    heads = tuple(head_modules(model))
+    heads = head_modules(model)
     saved = injection.saved if injection else ()
 
     total = added = head = size = 0
     trained = []
     for name, p in model.named_parameters():  # yields a tied parameter once
         is_factor = id(p) in factors
-        is_head = _inside(name, heads)
+        is_head = any(inside(name, module) for module in heads)
         total += p.numel()
         added += p.numel() * is_factor
         head += p.numel() * is_head
         if p.requires_grad:
             size += p.numel() * p.element_size()
-            reason = "adapter" if is_factor else "head" if is_head else "not frozen"
-            if reason == "not frozen" and _inside(name, saved):
-                reason = "saved"
+            in_full = any(inside(name, module) for module in saved)
+            reason = "adapter" if is_factor else "head" if is_head else "saved" if in_full else "not frozen"
             trained.append(TrainedTensor(name, tuple(p.shape), p.numel(), reason))
 
     patterns = list(injection.targets.values()) if injection else []
@@ -123,10 +122,6 @@ def parameter_report(model: nn.Module) -> ParameterReport:
         matched={pattern: patterns.count(pattern) for pattern in dict.fromkeys(patterns)},
         adapter_bytes=size,
     )
-
-
-def _inside(name: str, modules: tuple[str, ...]) -> bool:
-    return any(name.startswith(module + ".") for module in modules)
 
 
 def _share(part: int, whole: int) -> str:

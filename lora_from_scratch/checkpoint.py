@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.adapters import disable_adapter
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import (
-    Injection,
-    activate,
-    adapters_of,
-    add_prepared,
-    injection_of,
-    is_adapted,
-    prepare,
-)
+from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, is_adapted, prepare
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.peft_format import from_fields, to_fields
 from lora_from_scratch.variants import LoRAXSLinear
@@ -46,8 +38,9 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
     unless ``plain`` asks for factors of full size.
 
     Raises:
-        LoraError: the model has no active adapter, or a tensor that trains would be left
-            out (something was unfrozen by hand): nothing is then written. Or a file cannot be.
+        LoraError: the model has no active adapter, a tensor that trains would be left out
+            (something was unfrozen by hand), or a number is not finite, so that the file
+            could not be loaded: nothing is then written. Or a file cannot be.
     """
     injection = injection_of(model)
     expected = {id(p) for t in _places(injection).values() for p in t.values()}
@@ -65,6 +58,9 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
         elif isinstance(injection.modules[name], LoRAXSLinear):
             places = places | {PROBES: injection.modules[name].probes()}
         tensors |= {f"{PREFIX}{name}.{key}": t.detach().cpu().contiguous().clone() for key, t in places.items()}
+    endless = [key.removeprefix(PREFIX) for key, t in tensors.items() if not torch.isfinite(t).all()]
+    if endless:
+        raise LoraError(f"saving would write numbers that are not finite: {', '.join(endless)}")
     fields = to_fields(model, injection, plain)
     # What no shape betrays stands in the weights' file as well, so that they belong together.
     metadata = {"format": "pt", "lora_settings": json.dumps({name: fields[name] for name in SETTINGS})}
@@ -143,7 +139,7 @@ def read_json(path: Path) -> dict:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LoraError(f"{path} does not exist: is {path.parent} an adapter's folder?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LoraError(f"{path} is not readable as JSON: {error}") from None
     if not isinstance(data, dict):
         raise LoraError(f"{path} holds a {type(data).__name__}, expected a JSON object")
@@ -173,7 +169,8 @@ def _read(base: nn.Module, folder: Path) -> Injection:
     check_tensors(tensors, places | probes, folder / WEIGHTS)
     off = [key for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
-        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or their singular vectors differ here: {', '.join(off)}")
+        where = ", ".join(off)
+        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or their singular vectors differ here: {where}")
     for key, place in places.items():
         place.copy_(tensors[key])
     return injection
@@ -207,7 +204,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
             settings = json.loads((file.metadata() or {}).get("lora_settings", "{}"))
         if not isinstance(settings, dict):
             raise ValueError("lora_settings is no JSON object")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
     foreign = sorted(key for key in tensors if not key.startswith(PREFIX))
     if foreign:
@@ -230,7 +227,7 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path:
             faults.append(f"{name} is {list(tensor.shape)}, expected {list(expected[name].shape)}")
         elif tensor.is_floating_point() != expected[name].is_floating_point():
             faults.append(f"{name} is of {tensor.dtype}, expected {expected[name].dtype}")
-        elif not torch.isfinite(tensor.double()).all():
+        elif not torch.isfinite(tensor.to(expected[name].dtype)).all():
             faults.append(f"{name} holds values that are not finite numbers")
     if faults:
         raise LoraError(f"{path} does not fit the model: " + "; ".join(faults))

@@ -4,6 +4,8 @@ import math
 import re
 from dataclasses import dataclass, field
 
+LARGEST = 3.4e38  # of float32, in which adapters compute
+BAD_REGEX = (re.error, OverflowError, RecursionError)  # what compiling a string may raise
 INITS = ("kaiming", "gaussian", "pissa", "olora", "lora_xs")
 
 
@@ -60,7 +62,7 @@ class LoraConfig:
     init: str = "kaiming"
 
     def __post_init__(self):
-        _check_rank("r", self.r)
+        check_rank("r", self.r)
         _check_alpha("alpha", self.alpha)
         _check_number("dropout", self.dropout)
         if not 0 <= self.dropout < 1:
@@ -73,7 +75,7 @@ class LoraConfig:
             self._set("modules_to_save", _names("modules_to_save", self.modules_to_save))
         if self.layers is not None:
             self._set("layers", _indices(self.layers))
-        for name, check in (("rank_pattern", _check_rank), ("alpha_pattern", _check_alpha)):
+        for name, check in (("rank_pattern", check_rank), ("alpha_pattern", _check_alpha)):
             self._set(name, _patterns(name, getattr(self, name), check))
         for name in ("rslora", "dora"):
             if not isinstance(getattr(self, name), bool):
@@ -106,7 +108,7 @@ def first_match(patterns: dict, module: str, default):
     return next((v for p, v in patterns.items() if pattern_matches(p, module)), default)
 
 
-def _check_rank(name: str, value) -> None:
+def check_rank(name: str, value) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise LoraError(f"{name} must be a positive int, got {value!r}")
 
@@ -118,14 +120,14 @@ def _check_number(name: str, value) -> None:
 
 def _check_alpha(name: str, value) -> None:
     _check_number(name, value)
-    if not (0 < value < math.inf) or isinstance(value, int) and value > 2**63:
+    if not 0 < value < LARGEST:
         raise LoraError(f"{name} must be positive and finite, got {value!r}")
 
 
 def _check_regex(name: str, value: str, within: str | None = None) -> None:
     try:
         re.compile(within or value)
-    except re.error as error:
+    except BAD_REGEX as error:
         raise LoraError(f"{name}: {value!r} is no regular expression: {error}") from None
 
 

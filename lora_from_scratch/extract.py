@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.inject import add_lora, is_adapted, remove_lora
 from lora_from_scratch.svd import truncated_svd
-from lora_from_scratch.targets import find_saved, find_targets
+from lora_from_scratch.targets import find_saved, find_targets, inside
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,19 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
             nor saved has changed (all are named), the config's init or dora asks for a
             start of its own, or see ``add_lora``. ``base`` is then as it was.
     """
+    targets = find_targets(base, config)
     if config.dora or config.init not in ("kaiming", "gaussian"):
         raise LoraError("extract_lora makes plain LoRA: neither dora nor another init can be asked for")
     if is_adapted(tuned):
         raise LoraError("the tuned model has adapters: merge_and_unload(tuned) first")
-    targets = find_targets(base, config)
     saved = find_saved(base, config, targets)
     ours, theirs = base.state_dict(), tuned.state_dict()
-    odd = sorted(k for k in ours.keys() | theirs.keys() if k not in ours or k not in theirs or ours[k].shape != theirs[k].shape)
+    one_sided = ours.keys() ^ theirs.keys()
+    odd = sorted(one_sided | {k for k in ours.keys() - one_sided if ours[k].shape != theirs[k].shape})
     if odd:
         raise LoraError(f"base and tuned are not of one shape: {', '.join(odd)}")
-    weights = {f"{name}.weight" for name in targets}
-    inside = tuple(f"{name}." for name in saved)
-    changed = [
-        k for k in ours
-        if k not in weights and not k.startswith(inside) and not torch.equal(ours[k], theirs[k].to(ours[k].device))
-    ]  # fmt: skip
+    held = {f"{name}.weight" for name in targets} | {k for k in ours if any(inside(k, name) for name in saved)}
+    changed = [k for k in ours if k not in held and not torch.equal(ours[k], theirs[k].to(ours[k].device))]
     if changed:
         raise LoraError(f"these tensors changed too, but are neither targets nor saved: {', '.join(changed)}")
     add_lora(base, config)

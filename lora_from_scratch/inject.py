@@ -14,7 +14,7 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.layers import Adapted, trained_tensors
-from lora_from_scratch.targets import find_saved, find_targets
+from lora_from_scratch.targets import find_saved, find_targets, inside
 from lora_from_scratch.variants import adapted_layer
 
 
@@ -108,7 +108,7 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     adapters = adapters_of(model)
     for path in injection.modules:
         for other in adapters.base:
-            if path.startswith(other + ".") or other.startswith(path + "."):
+            if path != other and (inside(path, other) or inside(other, path)):
                 raise LoraError(f"{path!r} and {other!r}, of another adapter, lie one inside the other")
     adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
     adapters.named[name] = injection
@@ -202,12 +202,10 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
         own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []
         for tensor in own:
             tensor.data = tensor.data.to(new.weight.device, torch.promote_types(tensor.dtype, new.weight.dtype))
+        new.train(old.training)
     else:
         like = dict(old.named_parameters()) | dict(old.named_buffers())
         for name, tensor in [*new.named_parameters(), *new.named_buffers()]:
             tensor.data = tensor.data.to(like[name].device, like[name].dtype)
-    if isinstance(old, Adapted) or isinstance(new, Adapted):
-        new.train(old.training)
-    else:
         for one, other in zip(old.modules(), new.modules(), strict=True):
             other.training = one.training

@@ -105,8 +105,9 @@ class LoRAEmbedding(Adapted, nn.Embedding):
     Shapes: E = ``weight`` [vocab, dim], A = ``lora_embedding_A`` [r, vocab],
     B = ``lora_embedding_B`` [dim, r], ids [...] -> [..., dim]. A starts at zero and B
     random: a row of A moves only for the tokens that occur, so it is A that must be
-    quiet at first. No dropout: there is no x to drop from. Where the base multiplies its
-    rows by ``embed_scale`` (Gemma, BART), so does this layer.
+    quiet at first. The row of ``padding_idx`` never moves. No dropout: there is no x to
+    drop from. Where the base multiplies its rows by ``embed_scale`` (Gemma, BART), so does
+    this layer.
 
     Args and errors: as of ``LoRALinear``, with W = E^T [dim, vocab].
     """
@@ -144,7 +145,7 @@ class LoRAEmbedding(Adapted, nn.Embedding):
         if self.unmerged_weight is not None:
             return y
         A, B = self.factors()
-        return y + (F.linear(F.embedding(ids, A.T), B) * (self.scaling * self.gain())).to(y.dtype)
+        return y + (F.linear(F.embedding(ids, A.T, self.padding_idx), B) * (self.scaling * self.gain())).to(y.dtype)
 
 
 def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:
@@ -152,7 +153,14 @@ def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in layer.named_parameters() if name not in ("weight", "bias")}
 
 
-def merged_weight(layer: nn.Module) -> Tensor:
-    """What ``layer.weight`` becomes when merged: rounded once, to its own type and orientation."""
+def merged_weight(name: str, layer: nn.Module) -> Tensor:
+    """What ``layer.weight`` becomes when merged: rounded once, to its own type and orientation.
+
+    Raises:
+        LoraError: a sum is beyond the range of this type.
+    """
     matrix = layer.adapted_matrix()
-    return (matrix.T if layer.transposed else matrix).to(layer.weight.dtype)
+    weight = (matrix.T if layer.transposed else matrix).to(layer.weight.dtype)
+    if not torch.isfinite(weight).all():
+        raise LoraError(f"merging {name} gives numbers that {weight.dtype} cannot hold: leave it unmerged")
+    return weight

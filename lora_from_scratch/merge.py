@@ -20,15 +20,16 @@ def merge(model: nn.Module) -> nn.Module:
     a merged model costs nothing extra at inference.)
 
     Raises:
-        LoraError: no adapters, merged already, or a target's weight is tied to another
-            module, which the merge would change as well. The model is then as it was.
+        LoraError: no adapters, merged already, a target's weight is tied to another
+            module, which the merge would change as well, or its type cannot hold the sum.
+            The model is then as it was.
     """
     layers = _adapted(model)
     merged = [name for name, layer in layers if layer.unmerged_weight is not None]
     if merged:
         raise LoraError(f"already merged: {_some(merged)}; merging twice would add the update twice")
     _refuse_tied(model, layers)
-    new = [merged_weight(layer) for _, layer in layers]  # all of them, before any is written
+    new = [merged_weight(name, layer) for name, layer in layers]  # all of them, before any is written
     for (_, layer), weight in zip(layers, new, strict=True):
         layer.unmerged_weight = layer.weight.detach().clone()
         layer.weight.copy_(weight)
@@ -83,8 +84,9 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     architecture: ``base.load_state_dict(merged_state_dict(model))``.
 
     Raises:
-        LoraError: the model has no adapters, or a target's weight is tied to another
-            module, whose copy the merged weight would overwrite on loading.
+        LoraError: the model has no adapters, a target's weight is tied to another
+            module, whose copy the merged weight would overwrite on loading, or its type
+            cannot hold the sum.
     """
     _refuse_tied(model, _adapted(model))
     # A module may stand in several places, and each has its names in the state dict.
@@ -97,7 +99,7 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
         elif name in (f"{owner}.weight", f"{owner}.bias"):
             layer = layers[owner]
             new = name.endswith(".weight") and layer.unmerged_weight is None
-            state[name] = (merged_weight(layer) if new else tensor).detach().clone()
+            state[name] = (merged_weight(owner, layer) if new else tensor).detach().clone()
     return state
 
 

@@ -7,14 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.config import BAD_REGEX, LoraConfig, LoraError
 from lora_from_scratch.inject import Injection
 from lora_from_scratch.layers import LoRAConv1D
-from lora_from_scratch.targets import ends_in, exactly
+from lora_from_scratch.targets import ends_in, exactly, inside
 
-# What a config must hold, and the one value that this package can honour of some fields.
 NEEDED = ("peft_type", "r", "lora_alpha", "target_modules")
-FIXED = {"bias": "none"}
 # Fields that do not change what the adapter computes on this base. fan_in_fan_out tells
 # how the base stores its weights, which the base's own modules tell us, too.
 IGNORED = {
@@ -77,10 +75,9 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
         raise LoraError(f"{path} lacks {', '.join(missing)}")
     if fields["peft_type"] not in ("LORA", NATIVE):
         raise LoraError(f"{path}: peft_type is {fields['peft_type']!r}, expected 'LORA'")
-    for name, value in FIXED.items():
-        if fields.get(name, value) != value:
-            raise LoraError(f"{path}: {name} is {fields[name]!r}, expected {value!r}")
-    known = {*FIXED, *NEEDED, *IGNORED, *READ}
+    if fields.get("bias", "none") != "none":
+        raise LoraError(f"{path}: bias is {fields['bias']!r}, expected 'none'")
+    known = {"bias", *NEEDED, *IGNORED, *READ}
     unknown = [n for n, v in fields.items() if n not in known and v not in (None, False, [], {}, "")]
     if unknown:
         raise LoraError(f"{path}: {', '.join(unknown)} set, which this package does not support")
@@ -106,7 +103,7 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
         )
     except LoraError as error:
         raise LoraError(f"{path}: {error}") from None
-    except (TypeError, AttributeError, re.error) as error:  # a value of a kind that no rule of PEFT's reads
+    except (TypeError, AttributeError, *BAD_REGEX) as error:  # a value of a kind that no rule of PEFT's reads
         raise LoraError(f"{path}: the fields that name modules cannot be read: {error}") from None
 
 
@@ -135,7 +132,7 @@ def _targets(model: nn.Module, fields: dict, saved) -> tuple[str, ...] | str:
     if isinstance(wanted, list) and not all(isinstance(w, str) and any(ends_in(n, w) for n in every) for w in wanted):
         return wanted  # for add_lora to complain of
     meant = [n for n in every if _named(n, wanted)]
-    names = [n for n in meant if not (excluded and _named(n, excluded)) and not any(_inside(n, s) for s in saved)]
+    names = [n for n in meant if not (excluded and _named(n, excluded)) and not any(inside(n, s) for s in saved)]
     if layers not in (None, []) and isinstance(wanted, list):
         layers = [layers] if isinstance(layers, int) else layers
         patterns = [patterns] if isinstance(patterns, str) else patterns
@@ -149,10 +146,6 @@ def _named(name: str, wanted) -> bool:
     return bool(re.fullmatch(wanted, name)) if isinstance(wanted, str) else any(ends_in(name, w) for w in wanted)
 
 
-def _inside(name: str, module: str) -> bool:
-    return name == module or name.startswith(module + ".")
-
-
 def _layer(name: str, patterns) -> int | None:
     """A block's index as PEFT finds it: the first number that follows a part that matches."""
     found = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name) for pattern in patterns)
@@ -163,8 +156,8 @@ def _saved(model: nn.Module, names, keys) -> tuple[str, ...]:
     """The modules that PEFT means by modules_to_save: each whose full name ends so, even within a word.
 
     Unless it is given in full, it must have tensors in the file: ours names modules
-    exactly, and "classifier" there is not "pre_classifier" as well. PEFT lists ["classifier", "score"] for every classifier; what the model lacks is
-    dropped, and said.
+    exactly, and "classifier" there is not "pre_classifier" as well. PEFT lists
+    ["classifier", "score"] for every classifier; what the model lacks is dropped, and said.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         return names
@@ -173,4 +166,4 @@ def _saved(model: nn.Module, names, keys) -> tuple[str, ...]:
     if gone:
         warnings.warn(f"modules_to_save: this model has no {', '.join(map(repr, gone))}; dropped", stacklevel=4)
     there = [n for n in every if n in names or n.endswith(tuple(names)) and any(k.startswith(n + ".") for k in keys)]
-    return tuple(n for n in there if not any(n != other and _inside(n, other) for other in there))
+    return tuple(n for n in there if not any(n != other and inside(n, other) for other in there))

@@ -20,7 +20,8 @@ def truncated_svd(W: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
     _check_matrix(W)
     if not isinstance(r, int) or isinstance(r, bool) or not 1 <= r <= min(W.shape):
         raise LoraError(f"r must be an int from 1 to {min(W.shape)} for a matrix {list(W.shape)}, got {r!r}")
-    U, S, V = torch.linalg.svd(W, full_matrices=False)
+    wide = torch.promote_types(W.dtype, torch.float32)  # there is no SVD in half precision
+    U, S, V = torch.linalg.svd(W.to(wide), full_matrices=False)
     U, S, V = U[:, :r], S[:r], V[:r]
     sign = V.gather(1, V.abs().argmax(1, keepdim=True)).sign()
     return U * sign.T, S, V * sign

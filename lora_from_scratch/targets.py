@@ -18,6 +18,9 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
     Raises:
         LoraError: see ``add_lora``.
     """
+    if not isinstance(config, LoraConfig):  # PEFT's class has the same name
+        kind = type(config)
+        raise LoraError(f"config must be a LoraConfig of this package, got a {kind.__module__}.{kind.__name__}")
     modules = dict(model.named_modules())
     found = _matched(model, config.target_modules, modules, "target_modules")
     if config.exclude_modules:
@@ -28,7 +31,7 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
     if not found:
         raise LoraError("exclude_modules leaves no target to adapt")
     for name in found:
-        _check_target(name, modules, config.rank_and_alpha(name)[0])
+        _check_target(name, modules)
     for field in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, field):
             if not any(pattern_matches(pattern, name) for name in found):
@@ -41,28 +44,30 @@ def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]
     """The modules that train in full: ``config.modules_to_save``, or the model's head.
 
     Raises:
-        LoraError: a name matches nothing, lies on an adapted module's path, or its
-            weight is tied to a module that stays frozen.
+        LoraError: a name matches nothing, holds no parameters, lies on an adapted
+            module's path, or its weight is tied to a module that stays frozen.
     """
     if config.modules_to_save is None:
         head, known = head_modules(model), {name for name, _ in model.named_modules()}
         unknown = [name for name in head if name not in known]
-        if unknown or _is_classifier(model) and not head:
-            what = f"head_modules names {unknown[0]!r}, which is not there" if unknown else "the head is not known by its name"
+        if unknown or not head and any(map(_is_classifier, model.modules())):  # a wrapper hides a head, too
+            what = f"head_modules names {unknown[0]!r}, which is not there" if unknown else "its head is not known"
             raise LoraError(f"{type(model).__name__}: {what}; name it in modules_to_save, or freeze it with ()")
         names = [name for name in head if name not in targets]
     else:
         modules = dict(model.named_modules())
         names = list(_matched(model, config.modules_to_save, modules, "modules_to_save"))
-        names = [n for n in names if not any(n.startswith(other + ".") for other in names)]
+        names = [n for n in names if not any(n != other and inside(n, other) for other in names)]
     for name in names:
-        both = [t for t in targets if t == name or t.startswith(name + ".")]
+        both = [t for t in targets if inside(t, name)]
         if both:
             raise LoraError(f"{name!r} is to train in full, yet {both[0]!r} in it is a target")
-        inside = {id(p) for p in model.get_submodule(name).parameters()}
-        outside = [n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in inside and not n.startswith(name + ".")]
-        if outside:
-            raise LoraError(f"{name!r} is to train in full, but its weight is tied to {outside[0]!r}")
+        own = {id(p) for p in model.get_submodule(name).parameters()}
+        if not own:
+            raise LoraError(f"modules_to_save: {name!r} has no parameters to train")
+        for other, p in model.named_parameters(remove_duplicate=False):
+            if id(p) in own and not inside(other, name):
+                raise LoraError(f"{name!r} is to train in full, but its weight is tied to {other!r}")
     return tuple(names)
 
 
@@ -84,7 +89,7 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
 
 def _is_classifier(model: nn.Module) -> bool:
     ends = ("ForSequenceClassification", "ForImageClassification")
-    return any(kind.__name__.endswith(ends) for kind in type(model).__mro__)
+    return bool(getattr(model, "head_modules", ())) or any(kind.__name__.endswith(ends) for kind in type(model).__mro__)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -103,6 +108,11 @@ def ends_in(name: str, ending: str) -> bool:
     return name == ending or name.endswith("." + ending)
 
 
+def inside(name: str, module: str) -> bool:
+    """Whether a module, or a parameter, is ``module`` or lies in it."""
+    return name == module or name.startswith(module + ".")
+
+
 def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
     """Those of ``names`` that are wanted, each with the pattern that took it."""
     known = names
@@ -114,7 +124,8 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
         found = {name: wanted for name in names if re.fullmatch(wanted, name)}
         if not found:
             hint = f" (as a list, [{wanted!r}], it would)" if any(ends_in(n, wanted) for n in names) else ""
-            raise LoraError(f"{field}: the regular expression {wanted!r} matches no full name{hint}{_near(wanted, known)}")
+            hint += _near(wanted, known)
+            raise LoraError(f"{field}: the regular expression {wanted!r} matches no full name{hint}")
         return found
     found = {}
     for pattern in wanted:
@@ -133,7 +144,7 @@ def _all_linear(model: nn.Module) -> list[str]:
     names = [
         name for name, module in model.named_modules()
         if is_linear(module) and id(module) not in outputs
-        and not any(name == h or name.startswith(h + ".") for h in head)
+        and not any(inside(name, h) for h in head)
     ]  # fmt: skip
     if not names:
         raise LoraError("target_modules is 'all-linear', but the model has no linear outside its head")
@@ -150,27 +161,22 @@ def _in_layers(found: dict[str, str], layers: tuple[int, ...]) -> dict[str, str]
     return {name: pattern for name, pattern in found.items() if index[name] in layers}
 
 
-def _check_target(name: str, modules: dict[str, nn.Module], r: int) -> None:
+def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
     if not name:
-        raise LoraError("the target is the model itself, which has no place to be replaced in: wrap it, nn.Sequential(model)")
+        raise LoraError("the target is the model itself, which stands in no place: wrap it, nn.Sequential(model)")
     module = modules[name]
-    path = name.split(".")
-    for depth in range(len(path)):
-        parent = modules[".".join(path[:depth])]
-        if isinstance(parent, BYPASSES):
-            raise LoraError(
-                f"target {name!r} lies inside {type(parent).__name__}, which reads its "
-                "weight directly and would ignore the adapter"
-            )
+    for path, parent in modules.items():
+        if isinstance(parent, BYPASSES) and (not path or inside(name, path)):
+            where = f"target {name!r} lies inside {type(parent).__name__}"
+            raise LoraError(f"{where}, which reads its weight directly and would ignore the adapter")
     if not _can_adapt(module):
-        inside = [n for n, m in modules.items() if n.startswith(name + ".") and is_linear(m)]
-        hint = f"; linears inside it: {', '.join(inside[:3])}" if inside else ""
-        raise LoraError(
-            f"target {name!r} is a {type(module).__name__}, but only nn.Linear, Conv1D and "
-            f"nn.Embedding can be adapted{hint}"
-        )
-    if r > min(module.weight.shape):
-        raise LoraError(f"r is {r}, above min(in, out) of target {name!r}, whose weight is {list(module.weight.shape)}")
+        linears = [n for n, m in modules.items() if inside(n, name) and is_linear(m)]
+        hint = f"; linears inside it: {', '.join(linears[:3])}" if linears else ""
+        what = f"target {name!r} is a {type(module).__name__}"
+        raise LoraError(f"{what}, but only nn.Linear, Conv1D and nn.Embedding can be adapted{hint}")
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    if any(hooks) or "forward" in vars(module):
+        raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter drops: set them later")
 
 
 def _can_adapt(module: nn.Module) -> bool:

@@ -20,7 +20,8 @@ class DoRALinear(LoRALinear):
 
     ``m`` = ``lora_magnitude_vector`` [out] starts at the rows' lengths, so that y starts
     as the base's, bit for bit. The lengths in the denominator count as constants in the
-    backward pass. (Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.)
+    backward pass. Dropout, as in the authors' code, acts on x wherever m does.
+    (Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.)
     """
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
@@ -47,8 +48,12 @@ class DoRALinear(LoRALinear):
         if self.unmerged_weight is not None:
             return y
         scale = self.lora_magnitude_vector / self.lengths()
-        update = lora_forward(self.dropout(x), *self.factors(), self.scaling)
-        frozen = y if self.bias is None else y - self.bias
+        if self.training and self.dropout.p > 0:
+            x = self.dropout(x)
+            frozen = F.linear(x, self.matrix())
+        else:
+            frozen = y if self.bias is None else y - self.bias
+        update = lora_forward(x, *self.factors(), self.scaling)
         # Written as a change of y, which at the start is exactly zero.
         return y + ((scale - 1) * frozen + scale * update).to(y.dtype)
 
@@ -68,8 +73,9 @@ class PiSSALinear(LoRALinear):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
-        if 2 * r > min(self.matrix().shape):
-            raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {list(self.matrix().shape)}")
+        shape = list(self.matrix().shape)
+        if 2 * r > min(shape):
+            raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {shape}")
         A, B = self.start(self.matrix().detach().double(), r)
         with torch.no_grad():
             self.lora_A.weight.copy_(A)
@@ -141,7 +147,8 @@ class LoRAXSConv1D(LoRAConv1D, LoRAXSLinear):
     """``LoRAXSLinear`` for transformers' ``Conv1D``."""
 
 
-BY_INIT = {
+BY_VARIANT = {  # the layer for a linear, and that for a Conv1D
+    "dora": (DoRALinear, DoRAConv1D),
     "pissa": (PiSSALinear, PiSSAConv1D),
     "olora": (OLoRALinear, OLoRAConv1D),
     "lora_xs": (LoRAXSLinear, LoRAXSConv1D),
@@ -152,22 +159,21 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
     """The layer that takes the place of ``base``, whose full name is ``name``.
 
     Raises:
-        LoraError: the variant does not exist for an embedding.
+        LoraError: the variant does not exist for an embedding, or the layer refuses ``base``.
     """
     r, alpha = config.rank_and_alpha(name)
-    pair = BY_INIT.get(config.init, (LoRALinear, LoRAConv1D))
-    if config.dora:
-        pair = DoRALinear, DoRAConv1D
+    linear, conv1d = BY_VARIANT.get("dora" if config.dora else config.init, (LoRALinear, LoRAConv1D))
+    kind = linear if isinstance(base, nn.Linear) else conv1d
     if isinstance(base, nn.Embedding):
-        if pair[0] is not LoRALinear:
+        kind = LoRAEmbedding
+        if linear is not LoRALinear:
             variant = "dora" if config.dora else f"init={config.init!r}"
             raise LoraError(f"target {name!r} is an embedding, for which there is no {variant}")
-        return LoRAEmbedding(base, r, alpha, config.dropout, config.rslora)
     try:
-        layer = pair[not isinstance(base, nn.Linear)](base, r, alpha, config.dropout, config.rslora)
+        layer = kind(base, r, alpha, config.dropout, config.rslora)
     except LoraError as error:
         raise LoraError(f"target {name!r}: {error}") from None
-    if config.init == "gaussian":
+    if config.init == "gaussian" and kind is not LoRAEmbedding:
         nn.init.normal_(layer.lora_A.weight, std=1 / r)
     return layer
 

@@ -11,6 +11,7 @@ from lora_from_scratch import (
     LoRALinear,
     add_lora,
     merge,
+    merge_and_unload,
     merged_state_dict,
     remove_lora,
     save_adapter,
@@ -82,10 +83,10 @@ def test_config(field, value, message):
         (LoraConfig(2, 2, ("word_embeddings",), layers=(0,)), "layers: 0 out of range: the targets have no index"),
         (LoraConfig(2, 2, QUERY, rank_pattern={"key": 3}), "rank_pattern: 'key' matches no target"),
         (LoraConfig(2, 2, QUERY, alpha_pattern={"qeury": 3.0}), "alpha_pattern: 'qeury' matches no target; did you mean 'query'"),
-        (LoraConfig(2, 2, QUERY, rank_pattern={r"0\..*query": 25}), r"r is 25, above min\(in, out\) of target 'bert.encoder.layer.0"),
+        (LoraConfig(2, 2, QUERY, rank_pattern={r"0\..*query": 25}), r"target 'bert\.encoder\.layer\.0.*query': r is 25, above min\(in, out\) of \(24, 24\)"),
         (LoraConfig(2, 2, ("word_embeddings",), dora=True), "is an embedding, for which there is no dora"),
         (LoraConfig(2, 2, ("word_embeddings",), init="pissa"), "is an embedding, for which there is no init='pissa'"),
-        (LoraConfig(25, 2, QUERY), r"r is 25, above min\(in, out\) of target .*query'.*\[24, 24\]"),
+        (LoraConfig(25, 2, QUERY), r"target 'bert\..*query': r is 25, above min\(in, out\) of \(24, 24\)"),
     ],
 )
 def test_injection(bert, config, message):
@@ -158,6 +159,16 @@ def test_merging_a_tied_weight():
     before = state_of(model)
     with pytest.raises(LoraError, match="weight of 1 is tied to another module"):
         merge(model)
+    assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize("verb", [merge, merge_and_unload, merged_state_dict])
+def test_a_merge_that_the_weights_cannot_hold(verb):
+    model = add_lora(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).half(), LoraConfig(2, 2, ("0", "1")))
+    nn.init.constant_(model[1].lora_B.weight, 1e6)  # float16 ends at 65,504
+    before = state_of(model)
+    with pytest.raises(LoraError, match="merging 1 gives numbers that torch.float16 cannot hold"):
+        verb(model)
     assert_unchanged(model, before)
 
 

@@ -1,6 +1,7 @@
 """Adapters on disk: both ways with PEFT, whole or not at all, and no fault passes."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -130,6 +131,10 @@ FAULTS = {
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "adapter_model.safetensors does not exist"),
     "no settings": (lambda f: (f / SETTINGS).unlink(), "adapter_config.json does not exist"),
     "settings no JSON": (lambda f: (f / SETTINGS).write_text("{"), "is not readable as JSON"),
+    "settings of no end": (lambda f: (f / SETTINGS).write_text("[" * 99999), "is not readable as JSON: maximum recursion"),
+    "metadata of no end": (lambda f: save_file(load_file(f / WEIGHTS), f / WEIGHTS, {"lora_settings": "[" * 99999}),
+                           "is not a readable safetensors file: maximum recursion"),
+    "too large for float32": (_edit_tensors(lambda t: t.update({B1: t[B1].double() + 1e300})), r"lora_B\.weight holds values that are not finite"),
     "settings no object": (lambda f: (f / SETTINGS).write_text("[1]"), "holds a list, expected a JSON object"),
     "missing fields": (_edit_settings(r=..., lora_alpha=...), "adapter_config.json lacks r, lora_alpha"),
     "unknown field set": (_edit_settings(lora_magic=True), "lora_magic set, which this package does not support"),
@@ -184,6 +189,18 @@ def test_loading_onto_an_adapted_model_is_refused(tmp_path):
     with pytest.raises(LoraError, match="there is an adapter 'default' already"):
         load_adapter(model, tmp_path)
     assert_unchanged(model, before)
+
+
+def test_what_could_not_be_loaded_is_not_written_over_what_can(tmp_path):
+    save_adapter(trained(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    model = trained(seed=1)
+    with torch.no_grad():
+        model.bert.encoder.layer[1].attention.self.query.lora_A.weight[0, 0] = math.inf
+        model.classifier.bias[2] = math.nan
+    with pytest.raises(LoraError, match=r"not finite: .*1\.attention\.self\.query\.lora_A\.weight, .*classifier\.bias"):
+        save_adapter(model, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_an_unknown_field_that_is_empty_is_no_matter(tmp_path):

@@ -200,7 +200,7 @@ def test_a_head_never_stays_frozen_unsaid():
     assert parameter_report(add_lora(Renamed(TINY), LoraConfig(2, 2, ("query",)))).head_trains
     model = OtherHead(TINY)
     before = state_of(model)
-    with pytest.raises(LoraError, match=r"OtherHead: the head is not known by its name; name it in modules_to_save"):
+    with pytest.raises(LoraError, match=r"OtherHead: its head is not known; name it in modules_to_save"):
         add_lora(model, LoraConfig(2, 2, ("query",)))
     assert_unchanged(model, before)
     add_lora(model, LoraConfig(2, 2, ("query",), modules_to_save=("logits_proj",)))
@@ -210,55 +210,10 @@ def test_a_head_never_stays_frozen_unsaid():
         add_lora(wrong, LoraConfig(2, 2, ("0",)))
 
 
-def zero_row():
-    model = two_linears()
-    with torch.no_grad():
-        model[0].weight[1] = 0
-    return model
-
-
-REFUSED = {
-    "the model itself": (lambda: nn.Linear(4, 4), LoraConfig(2, 2, "all-linear"), "the target is the model itself"),
-    "DoRA of a zero row": (zero_row, LoraConfig(2, 2, ("0",), dora=True), "target '0': W has a row of zeros"),
-    "PiSSA of more than half": (two_linears, LoraConfig(3, 2, ("0",), init="pissa"), "target '0': r is 3, but as plain LoRA it has rank 6"),
-    "an attribute lora": (lambda: nn.ModuleDict({"lora": nn.Linear(4, 4)}), LoraConfig(2, 2, ("lora",)), "has an attribute 'lora' of its own"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_adapted_is_refused_and_left_alone(case):
-    build, config, message = REFUSED[case]
-    model = build()
-    before = state_of(model)
-    with pytest.raises(LoraError, match=message):
-        add_lora(model, config)
-    assert_unchanged(model, before)
-
-
 @pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda m: set_adapter(m, ["default"]), r"there is no adapter \['default'\]"),
-        (lambda m: combine_adapters(m, "c", {"default": "1"}), "the weight of 'default' must be a finite number"),
-        (lambda m: combine_adapters(m, "c", {"default": float("nan")}), "the weight of 'default' must be a finite number"),
-        (lambda m: combine_adapters(m, "c", {"default": 1.0}, r="2"), "r must be a positive int or None, got '2'"),
-        (lambda m: combine_adapters(m, "c", ["default"]), "no dict of adapter and weight"),
-        (lambda m: adapter_rows(m, 3).__enter__(), "names must be a list with one adapter"),
-        (lambda m: LoraConfig(rank_pattern={"(?i)QUERY": 4}), "is no regular expression"),
-        (lambda m: LoraConfig(alpha=10**400), "alpha must be positive and finite"),
-    ],
-)
-def test_values_of_the_wrong_kind(call, message):
-    model = both_kinds()
-    before = state_of(model)
-    with pytest.raises(LoraError, match=message):
-        call(model)
-    assert_unchanged(model, before)
-
-
-@pytest.mark.parametrize(
-    "change", [{"target_modules": "("}, {"exclude_modules": "("}, {"exclude_modules": 3}, {"lora_alpha": 10**400}, {"layers_to_transform": {}}],
-    ids=str,
+    "change", [{"target_modules": "("}, {"exclude_modules": "("}, {"exclude_modules": 3}, {"lora_alpha": 10**400}, {"layers_to_transform": {}},
+               {"exclude_modules": "a{99999999999999}"}, {"exclude_modules": "(" * 9999}],
+    ids=lambda change: str(change)[:50],
 )  # fmt: skip
 def test_fields_of_the_wrong_kind(change, tmp_path):
     save_adapter(add_lora(tiny_bert(), LoraConfig(3, 5, ("query",))), tmp_path)

@@ -45,6 +45,11 @@ def test_signs_do_not_depend_on_the_precision():
     W = torch.randn(30, 20).double()
     for one, other in zip(truncated_svd(W, 4), truncated_svd(W.float(), 4), strict=True):
         assert torch.allclose(one, other.double(), atol=1e-5)
+    V = truncated_svd(W, 20)[2]
+    assert (V.gather(1, V.abs().argmax(1, keepdim=True)) > 0).all()  # whatever the library returned
+    for half in (W.half(), W.bfloat16()):  # for which there is no SVD: computed, and answered, in float32
+        for one, other in zip(truncated_svd(half, 4), truncated_svd(half.float(), 4), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_energy_and_ranks_of_known_matrices():
