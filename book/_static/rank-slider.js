@@ -8,7 +8,7 @@
   if (!place || !data) return;
 
   const START = 16;
-  const CAPTIONS = { photograph: "The photograph", shuffled: "The same pixels, shuffled" };
+  const CAPTIONS = { photograph: "Photograph", shuffled: "Pixels shuffled" };
   const { rows, columns } = data;
   const all = rows * columns, breakEven = Math.floor(all / (rows + columns));
   const SVG = "http://www.w3.org/2000/svg", BAR = 1.5, HEIGHT = 44, FLOOR = 1.5, TOP = 4.1; // log10
@@ -44,7 +44,7 @@
       this.pixels = new ImageData(columns, rows);
       this.pixels.data.fill(255);
       this.caption = make("figcaption");
-      this.figure = make("figure", {}, this.caption, this.canvas, this.spectrum(values));
+      this.figure = make("figure", {}, this.canvas, this.spectrum(values), this.caption);
     }
 
     spectrum(values) {
@@ -76,7 +76,7 @@
       for (let at = 0; at < all; at++) this.pixels.data.fill(this.sum[at], 4 * at, 4 * at + 3);
       this.canvas.getContext("2d").putImageData(this.pixels, 0, 0);
       this.canvas.setAttribute("aria-label", `${this.name}, rebuilt at rank ${rank}`);
-      this.caption.textContent = `${this.name}: ${percent(this.kept[rank - 1])} of the energy`;
+      this.caption.textContent = `${this.name}: ${percent(this.kept[rank - 1])} of the energy kept`;
       this.bars.forEach((bar, i) => bar.classList.toggle("kept", i < rank));
     }
   }
@@ -84,7 +84,7 @@
   const pictures = data.pictures.map(entry => new Picture(entry));
   const input = make("input", { type: "range", id: "rank-slider-input", min: 1, max: rows, step: 1, value: START });
   const output = make("output", { for: "rank-slider-input" });
-  const label = make("label", { for: "rank-slider-input" }, "Rank, the number of pieces kept (arrow keys: one more, one less)");
+  const label = make("label", { for: "rank-slider-input" }, "Rank: how many pieces are kept");
 
   function update() {
     const rank = Number(input.value), cost = rank * (rows + columns);
