@@ -25,7 +25,7 @@ def pictures() -> tuple[Tensor, Tensor]:
     """The photograph of chapter 1 and its shuffled pixels, greys from 0 to 255."""
     grey = torch.tensor(load_sample_image("china.jpg")).double().mean(dim=2)
     photo = grey[:426, :639].reshape(142, 3, 213, 3).mean(dim=(1, 3))
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     order = torch.randperm(photo.numel())
     return photo, photo.flatten()[order].view_as(photo)
 

@@ -8,12 +8,12 @@
   if (!place || !data) return;
 
   const START = 16;
-  const CAPTIONS = { photograph: "Photograph", shuffled: "Pixels shuffled" };
+  const CAPTIONS = { photograph: "Photograph", shuffled: "Shuffled" };
   const { rows, columns } = data;
   const all = rows * columns, breakEven = Math.floor(all / (rows + columns));
   const SVG = "http://www.w3.org/2000/svg", BAR = 1.5, HEIGHT = 44, FLOOR = 1.5, TOP = 4.1; // log10
 
-  const percent = share => `${(100 * share).toFixed(1)} %`;
+  const percent = share => `${(100 * share).toFixed(1)}%`;
   const number = n => n.toLocaleString("en-GB");
 
   function make(tag, attributes = {}, ...children) {
@@ -76,7 +76,7 @@
       for (let at = 0; at < all; at++) this.pixels.data.fill(this.sum[at], 4 * at, 4 * at + 3);
       this.canvas.getContext("2d").putImageData(this.pixels, 0, 0);
       this.canvas.setAttribute("aria-label", `${this.name}, rebuilt at rank ${rank}`);
-      this.caption.textContent = `${this.name}: ${percent(this.kept[rank - 1])} of the energy kept`;
+      this.caption.textContent = `${this.name}: ${percent(this.kept[rank - 1])} of energy`;
       this.bars.forEach((bar, i) => bar.classList.toggle("kept", i < rank));
     }
   }
