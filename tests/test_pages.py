@@ -8,6 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
+
+from scripts import rank_slider
 
 SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
 PAGES = [page for page in sorted(SITE.rglob("*.html")) if "_static" not in page.parts]
@@ -138,3 +141,62 @@ def test_page_in_a_browser(browser, page, theme):
         context.close()
     assert not foreign, f"requests to other hosts: {foreign}"
     assert not broken, broken
+
+
+# The rank slider of chapter 1.
+
+SLIDER = SITE / "book" / "01_svd.html"
+
+
+def open_slider(browser, **options):
+    if not SLIDER.exists():
+        skip_unless_ci(f"no {SLIDER}: build the book with make book")
+    tab = browser.new_context(**options).new_page()
+    tab.goto(SLIDER.as_uri(), wait_until="load")
+    return tab
+
+
+def test_only_the_page_with_the_slider_loads_its_scripts():
+    loading = [page.stem for page in PAGES if "rank-slider.js" in page.read_text(encoding="utf-8")]
+    assert loading == (["01_svd"] if PAGES else [])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_rank_slider_by_keyboard(browser, theme, width):
+    data = rank_slider.read()
+    rows, columns = data["rows"], data["columns"]
+    tab = open_slider(browser, color_scheme=theme, viewport={"width": width, "height": 900})
+    box = tab.locator(".rank-slider")
+    assert "no slider" not in box.inner_text()
+    # By keyboard alone: from the last link before it, Tab leads into the slider.
+    tab.evaluate("""() => {
+      const before = document.createElement('button');
+      document.querySelector('.rank-slider').before(before);
+      before.focus();
+    }""")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("() => document.activeElement.labels[0].textContent").startswith("Rank")
+    for key, rank in (("ArrowRight", 17), ("ArrowLeft", 16), ("Home", 1), ("ArrowUp", 2), ("End", rows)):
+        tab.keyboard.press(key)
+        said = box.locator("output").inner_text()
+        assert said.startswith(f"Rank {rank} of {rows}: {rank * (rows + columns):,} numbers"), said
+        assert ("more than" in said) == (rank * (rows + columns) > rows * columns), said
+        assert box.locator("rect.kept").count() == 2 * rank
+        for number, packed in enumerate(data["pictures"]):
+            shown = box.locator("canvas").nth(number).evaluate(
+                "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+            )
+            wanted = rank_slider.unpack(packed, rows, columns, rank) + data["mean"]
+            shown = torch.tensor(shown).view(rows, columns, 4)
+            assert (shown[..., 3] == 255).all()
+            assert ((shown[..., 0] - wanted.clamp(0, 255)).abs() <= 0.51).all()
+    fill = box.locator("rect.kept").first.evaluate("bar => getComputedStyle(bar).fill")
+    assert fill == {"light": "rgb(0, 114, 178)", "dark": "rgb(86, 180, 233)"}[theme]
+    tab.context.close()
+
+
+def test_without_scripts_a_sentence_stands_in_for_the_slider(browser):
+    tab = open_slider(browser, java_script_enabled=False)
+    assert "the figure below" in tab.locator(".rank-slider").inner_text()
+    tab.context.close()
