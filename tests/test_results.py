@@ -11,6 +11,7 @@ from lora_from_scratch.emotion.record import commit, environment, read_records, 
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = sorted((ROOT / "results").glob("*.json"))
+MADE_BY = ("python -m lora_from_scratch finetune", "python -m benchmarks.", "python -m scripts.yardsticks")
 
 
 def recipe(**changes) -> dict:
@@ -77,7 +78,7 @@ def test_only_tested_runs_on_the_real_data_are_read(tmp_path):
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
 def test_a_committed_record_says_how_it_was_made(path):
     record = json.loads(path.read_text(encoding="utf-8"))
-    assert record["command"].startswith(("python -m lora_from_scratch finetune", "python -m benchmarks."))
+    assert record["command"].startswith(MADE_BY)
     assert len(record["environment"]["commit"]) == 40, "made from uncommitted code"
     assert {"libraries", "processor", "threads"} <= record["environment"].keys()
     if record.get("test"):

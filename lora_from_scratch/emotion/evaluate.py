@@ -28,7 +28,6 @@ class Metrics:
         return len(self.predictions) > 1 and len(set(self.predictions)) == 1
 
 
-@torch.no_grad()
 def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
     """Logits [texts, labels] in the order of ``texts``, in float32 on the CPU.
 
@@ -38,6 +37,17 @@ def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int
     Raises:
         LoraError: a text is empty.
     """
+    return _predict(classifier, texts, classifier.model, len(classifier.label_names), batch_size)
+
+
+def predict_features(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
+    """What the head sees, the mean-pooled states [texts, width]; else as ``predict_logits``."""
+    model = classifier.model
+    return _predict(classifier, texts, model.features, model.classifier.in_features, batch_size)
+
+
+@torch.no_grad()
+def _predict(classifier: TextClassifier, texts: list[str], function, width: int, batch_size: int) -> Tensor:
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise LoraError(f"text {i + 1} is {text!r}, expected words")
@@ -45,17 +55,17 @@ def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int
     device = next(model.parameters()).device
     token_ids = tokenise(classifier.tokenizer, texts, classifier.max_length)
     order = sorted(range(len(texts)), key=lambda i: len(token_ids[i]))
-    logits = torch.empty(len(texts), len(classifier.label_names))
+    outputs = torch.empty(len(texts), width)
     model.eval()
     try:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = collate([(token_ids[i], 0) for i in rows], classifier.tokenizer.pad_token_id)
-            output = model(batch["input_ids"].to(device), batch["attention_mask"].to(device))
-            logits[rows] = output.float().cpu()
+            output = function(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+            outputs[rows] = output.float().cpu()
     finally:
         model.train(training)
-    return logits
+    return outputs
 
 
 def check_labels(classifier: TextClassifier, data: TextData) -> None:
