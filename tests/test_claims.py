@@ -54,11 +54,11 @@ def test_claims_that_fail():
 
 def test_what_was_not_run_is_undecided_and_named():
     found = groups(ALL_WELL)
-    del found["attention-r4-s1"], found["public-r1"]
+    del found["attention-r4-s1"][1:], found["public-r1"]
     first, _, third, fourth = audit_claims(found, ROWS)
     assert {v.verdict for v in (first, third, fourth)} == {"undecided"}
-    assert first.evidence == ("not run yet: public-r1",)
-    assert third.evidence == fourth.evidence == ("not run yet: attention-r4-s1",)
+    assert first.evidence == ("not run yet: public-r1 (0 of 3 seeds)",)
+    assert third.evidence == fourth.evidence == ("not run yet: attention-r4-s1 (1 of 3 seeds)",)
 
 
 def test_the_count_of_parameters_is_the_public_codes_own():

@@ -16,6 +16,7 @@ from lora_from_scratch.emotion.methods import choose_trained
 from lora_from_scratch.emotion.model import build_classifier
 
 RANKS, SCALINGS = (1, 4, 8, 16), (1, 2)
+SEEDS = 3
 REACHED, LITTLE, SURE = 0.925, 0.01, 0.975  # 92.5 % rounds to 93 %; one point; of the draws
 
 
@@ -31,7 +32,7 @@ class Verdict:
 def audit_claims(groups: dict[str, list[dict]], rows: RowFacts, split: str = "test") -> list[Verdict]:
     """A verdict on each of the four claims, from runs grouped as the sweep names them.
 
-    A claim whose runs are not all there is undecided, and says which are missing.
+    A claim whose runs are not all there, three seeds each, is undecided, and says which are missing.
     """
     configurations = [f"attention-r{rank}-s{s}" for rank in RANKS for s in SCALINGS]
     return [
@@ -46,7 +47,7 @@ def audit_claims(groups: dict[str, list[dict]], rows: RowFacts, split: str = "te
 
 
 def _audit(claim: str, needed, groups: dict, judge: Callable[[], tuple[str, list[str]]]) -> Verdict:
-    missing = [name for name in needed if name not in groups]
+    missing = [f"{n} ({len(groups.get(n, ()))} of {SEEDS} seeds)" for n in needed if len(groups.get(n, ())) < SEEDS]
     if missing:
         return Verdict(claim, "undecided", (f"not run yet: {', '.join(missing)}",))
     verdict, evidence = judge()
