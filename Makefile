@@ -14,7 +14,7 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-long finetune outputs results tables lint clean repository
+.PHONY: help book test test-long gpu-check finetune outputs results tables lint clean repository
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -35,6 +35,9 @@ test: $(STAMP) ## everything: gate, site, package tests, every chapter, pages in
 
 test-long: $(STAMP) ## the package tests with those that test leaves out: a run killed at 20 moments
 	@$(PY) -m pytest -q -m "long or not long" tests
+
+gpu-check: $(STAMP) ## on a GPU: its tests, epochs, the layer's cost, memory; without one it says so
+	@$(PY) -m scripts.gpu_check
 
 finetune: $(STAMP) ## fine-tune with defaults (ARGS="--rank 1 --epochs 2" changes them)
 	$(PY) -m lora_from_scratch finetune --out runs/finetune --overwrite $(ARGS)

@@ -34,10 +34,10 @@ WIDTH, RANK, ALPHA, TOKENS = 768, 8, 16, (64, 512, 2048)
 Forward = Callable[[Tensor], Tensor]
 
 
-def contestants() -> dict[str, tuple[Forward, list[Tensor]]]:
+def contestants(device: str = "cpu") -> dict[str, tuple[Forward, list[Tensor]]]:
     """Name -> the forward pass, and what of the layer trains. All share one base weight's values."""
     torch.manual_seed(0)
-    base = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+    base = nn.Linear(WIDTH, WIDTH, device=device).requires_grad_(False)
     found: dict[str, tuple[Forward, list[Tensor]]] = {"frozen": (base, [])}
     ours = LoRALinear(base, RANK, ALPHA)
 
@@ -49,7 +49,7 @@ def contestants() -> dict[str, tuple[Forward, list[Tensor]]]:
     dora = DoRALinear(base, RANK, ALPHA)
     found["ours, DoRA"] = dora, [*dora.factors(), dora.lora_magnitude_vector]
     for name, use_dora in (("PEFT", False), ("PEFT, DoRA", True)):
-        model = nn.Sequential(nn.Linear(WIDTH, WIDTH))
+        model = nn.Sequential(nn.Linear(WIDTH, WIDTH, device=device))
         model[0].load_state_dict(base.state_dict())
         peft = get_peft_model(model, PeftConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"], use_dora=use_dora))
         layer = peft.base_model.model[0]  # the layer alone: not what wraps the model
@@ -78,15 +78,18 @@ def count(forward: Forward, trained: list[Tensor], x: Tensor, g: Tensor) -> dict
     }
 
 
-def measure(tokens: int, repeats: int) -> dict[str, dict]:
+def measure(tokens: int, repeats: int, device: str = "cpu") -> dict[str, dict]:
     """Counts and relative time of every contestant at this many tokens."""
-    runs = contestants()
-    x, g = torch.randn(tokens, WIDTH, requires_grad=True), torch.randn(tokens, WIDTH)
+    runs = contestants(device)
+    x, g = torch.randn(tokens, WIDTH, device=device, requires_grad=True), torch.randn(tokens, WIDTH, device=device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None  # a GPU computes on after the call
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 3):  # the first three warm up
         for name, (forward, trained) in runs.items():
+            wait()
             start = time.perf_counter()
             step(forward, trained, x, g)
+            wait()
             if repeat >= 3:
                 seconds[name].append(time.perf_counter() - start)
     result = {}
@@ -104,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200, help="how often each variant runs (default: 200)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench-layers.json", help="the record's file")
     args = parser.parse_args()
     if args.repeats < 2:
@@ -111,14 +115,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     by_tokens = {}
     for tokens in TOKENS:
-        by_tokens[str(tokens)] = rows = measure(tokens, args.repeats)
+        by_tokens[str(tokens)] = rows = measure(tokens, args.repeats, args.device)
         print(f"{tokens} tokens{'':<17} operations   allocations    time / frozen (quartiles)")
         for name, row in rows.items():
             operations = f"{row['forward_operations']} + {row['backward_operations']}"
             numbers = f"{row['forward_allocations']:.2f} + {row['backward_allocations']:.2f}"
             low, high = row["time_quartiles"]
             print(f"  {name:<25} {operations:>9} {numbers:>13} {row['time']:>10.2f}  ({low:.2f} to {high:.2f})")
-    settings = {"width": WIDTH, "rank": RANK, "repeats": args.repeats, "threads": args.threads, "dtype": "float32"}
+    settings = {"width": WIDTH, "rank": RANK, "repeats": args.repeats, "threads": args.threads, "device": args.device, "dtype": "float32"}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "-m", "benchmarks.layers", *sys.argv[1:]])
     facts = {"command": command, "environment": environment(), "peft": version("peft"), "settings": settings}

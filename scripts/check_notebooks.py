@@ -33,6 +33,7 @@ PAGE_RULES = {
 }
 BOOK_RULES = {
     "contents": book.in_contents,
+    "labels": book.labels,
     "budget": book.budget,
     "addresses": book.addresses,
     "dataset rows in files": book.files_hold_no_rows,

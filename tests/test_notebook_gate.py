@@ -1,6 +1,7 @@
 """The gate: a good book passes, and each rule fails on a book that breaks it."""
 
 import json
+import re
 
 import pytest
 from nbformat.v4 import new_output
@@ -140,6 +141,7 @@ BAD = [
     ("quiz", "questions ['1', '2', '3'], expected 4 to 6",
      lambda c, o: c["quiz"].update(source=c["quiz"].source.partition("**4.**")[0])),
     ("quiz", "questions ['1', '2', '3', '5']", replace("quiz", "**4.**", "**5.**")),
+    ("quiz", "must be a cell of its own", replace("quiz", "## Check", "In the end\n\n## Check")),
     ("quiz", "question 1: expected two or more",
      lambda c, o: c["quiz"].update(source=c["quiz"].source.replace("<summary>one", "one", 1))),
     ("quiz", "question 1: one answer must open with **Right.**",
@@ -181,6 +183,19 @@ def test_contents(root):
     assert "expected rising numbers" in found(root)[0][1]
 
 
+@pytest.mark.parametrize(
+    ("id", "new"), [("start-2", "sol-task-1"), ("exercise-2", "ex-task-1"), ("formula", "eq-half"), ("plot", "fig-line")]
+)
+def test_labels(root, id, new):
+    """The same label a second time: in a directive, a formula or a figure."""
+    cells = small_book.read(root, "intro.ipynb").cells
+    (other,) = (cell for cell in small_book.read(root).cells if cell.id == id)
+    if id != "plot":
+        other.source = re.sub(r"(sol|ex)-task-2", new, other.source)
+    small_book.write(root / "book" / "intro.ipynb", [*cells, other])
+    assert any(rule == "labels" and f"the label {new} stands in" in line for rule, line in found(root))
+
+
 def test_budget(root):
     cells = small_book.read(root, "intro.ipynb").cells
     for i in range(9):
@@ -207,7 +222,7 @@ def test_dataset_rows_in_files(root):
 def test_every_rule_has_a_bad_book():
     alone = {"canonical form", "kernel"}  # test_canonical_form
     assert {rule for rule, _, _ in BAD} | alone == set(PAGE_RULES)
-    assert set(BOOK_RULES) == {"contents", "budget", "addresses", "dataset rows in files"}
+    assert set(BOOK_RULES) == {"contents", "labels", "budget", "addresses", "dataset rows in files"}
 
 
 def test_moving_the_repository_moves_what_is_derived(root):

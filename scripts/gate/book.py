@@ -92,6 +92,21 @@ def in_contents(book):
         yield "_toc.yml", f"chapters stand in the order {numbers}, expected rising numbers"
 
 
+def labels(book):
+    """A label means one thing in the whole book: Sphinx numbers and links by it."""
+    found = {}
+    for page in book.pages:
+        for cell in page.nb.cells:
+            names = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name")]
+            if cell.cell_type == "markdown":
+                names += re.findall(r"^:(?:label|name):[ ]*(\S+)", cell.source, flags=re.M)
+                names += re.findall(r"^\$\$[ ]*\((\S+)\)", cell.source, flags=re.M)
+            for name in filter(None, names):
+                if name in found:
+                    yield f"book/{page.path.name}", f"{cell.id}: the label {name} stands in {found[name]}, too"
+                found[name] = page.path.name
+
+
 def budget(book):
     cells = [cell for page in book.pages for cell in code_cells(page.nb)]
     exact, ignored = shares(map(tier, cells))

@@ -190,6 +190,8 @@ def _is_quiz(cell):
 
 def quiz(page):
     """Questions with answers to open, which work by keyboard, without scripts, and on Colab."""
+    if page.is_chapter and not any(cell.cell_type == "markdown" and _is_quiz(cell) for cell in page.nb.cells):
+        yield "-", "the quiz must be a cell of its own that starts with ## Check yourself"
     for cell in page.nb.cells:
         if cell.cell_type != "markdown" or not _is_quiz(cell):
             continue
