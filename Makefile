@@ -46,6 +46,7 @@ outputs: $(STAMP) ## execute notebooks and store their outputs (NB=book/05_lora_
 	$(PY) -m scripts.run_notebooks $(NB)
 
 results: $(STAMP) ## train the runs that the book's tables are drawn from (hours)
+	@test -e results/yardsticks.json || $(PY) -m scripts.yardsticks
 	$(PY) -m scripts.sweep $(ARGS)
 
 tables: $(STAMP) ## rewrite the tables from the records in results/

@@ -32,6 +32,7 @@ FAMILIES = {
     "recipe": "our recipe: all six linears, batch 4, scaling 8",
     "alpha": "the same rate for every rank, under three rules for the scaling",
 }
+SCORES = ["test accuracy", "test macro-F1"]
 RANDOM = "random"  # labels by chance: no test, and a table of its own
 
 
@@ -54,10 +55,29 @@ def table(head: list[str], rows: list[list]) -> str:
 
 def page(results: Path) -> str:
     """The whole page, with a part for every backbone that has records."""
-    text = INTRODUCTION
+    text = f"{INTRODUCTION}\n## Yardsticks\n\n{yardsticks(results)}\n"
     for folder in sorted(path for path in (results / "sweep").iterdir() if path.is_dir()):
         text += f"\n## {folder.name}\n" + "".join(f"\n{part}\n" for part in parts(folder, results / "rows.json"))
     return text
+
+
+def yardsticks(results: Path) -> str:
+    """What fine-tuning must beat, from `python -m scripts.yardsticks`."""
+    path = results / "yardsticks.json"
+    if not path.exists():
+        return "Not measured yet."
+    rows, lines = read_row_facts(results / "rows.json", "test"), []
+    for found in json.loads(path.read_text(encoding="utf-8"))["yardsticks"]:
+        score = partial(estimate, [found | {"train": {"seed": 0}}], rows)
+        lines.append([
+            found["yardstick"], f"{found['parameters']['trainable']:,}", f"{100 * found['validation']['accuracy']:.2f}", score(accuracy),
+            f"{100 * score(accuracy, without_leaks=True).mean:.2f}", score(macro_f1),
+        ])  # fmt: skip
+    return table(["yardstick", "numbers trained", "validation accuracy", *SCORES[:1], _without(rows), *SCORES[1:]], lines)
+
+
+def _without(rows) -> str:
+    return f"without the {len(rows.in_train)} rows also in train"
 
 
 def parts(folder: Path, facts: Path) -> list[str]:
@@ -104,8 +124,8 @@ def settings(names: list[str], groups: dict, rows) -> str:
             f"{first['parameters']['bytes'] / 1e3:,.0f}", f"{mean(run['history']['cpu_seconds'] for run in runs):.0f}",
         ])  # fmt: skip
     head = [
-        "setting", "seeds", "learning rate", "numbers trained", "without the head", "validation accuracy", "test accuracy",
-        f"without the {len(rows.in_train)} rows also in train", "test macro-F1", "peak MB", "kB saved", "CPU seconds",
+        "setting", "seeds", "learning rate", "numbers trained", "without the head", "validation accuracy", *SCORES[:1],
+        _without(rows), *SCORES[1:], "peak MB", "kB saved", "CPU seconds",
     ]  # fmt: skip
     used = dict.fromkeys(map(family, names))
     keys = "\n".join(f"- `{f}`: {FAMILIES[f]};" for f in used)
@@ -127,7 +147,7 @@ def differences(names: list[str], groups: dict, rows, base: str = "all-linear-r8
             paired = partial(estimate, groups[name], rows, minus=groups[base])
             lines.append([f"`{name}`", paired(accuracy), paired(macro_f1)])
     title = f"### Differences from `{base}`\n\nPaired over rows and seeds, in points."
-    return f"{title}\n\n{table(['setting', 'test accuracy', 'test macro-F1'], lines)}" if lines else f"{title}\n\nNot run yet."
+    return f"{title}\n\n{table(['setting', *SCORES], lines)}" if lines else f"{title}\n\nNot run yet."
 
 
 def random_labels(groups: dict) -> str:
