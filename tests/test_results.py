@@ -11,7 +11,7 @@ from lora_from_scratch.emotion.record import commit, environment, read_records, 
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = sorted(p for p in (ROOT / "results").rglob("*.json") if p.name != "rows.json")  # facts, no run
-MADE_BY = ("python -m lora_from_scratch finetune", "python -m benchmarks.", "python -m scripts.yardsticks")
+MADE_BY = ("python -m lora_from_scratch finetune", "python -m benchmarks.", "python -m scripts.")
 
 
 def recipe(**changes) -> dict:
