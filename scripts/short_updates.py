@@ -22,7 +22,15 @@ from torch import Tensor
 
 from lora_from_scratch import LoraError, rank_for_energy
 from lora_from_scratch.checkpoint import write_json
-from lora_from_scratch.emotion import Split, TextClassifier, TextData, TrainConfig, evaluate, load_classifier, load_emotion
+from lora_from_scratch.emotion import (
+    Split,
+    TextClassifier,
+    TextData,
+    TrainConfig,
+    evaluate,
+    load_classifier,
+    load_emotion,
+)
 from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.methods import choose_trained
 from lora_from_scratch.emotion.recipe import parameter_groups, rate_share
@@ -124,7 +132,12 @@ def main() -> int:
         if best is None or tried[f"{rate:g}"] > best[1]:
             best = run, tried[f"{rate:g}"], settings
     keep("sgd", *best[:2], KEPT, train=asdict(best[2]), momentum=MOMENTUM)
-    keep("adamw, shuffled labels", *trained(with_shuffled_labels(data, config.seed), "adamw", config), (), train=asdict(config))
+    keep(
+        "adamw, shuffled labels",
+        *trained(with_shuffled_labels(data, config.seed), "adamw", config),
+        (),
+        train=asdict(config),
+    )
     record = {
         "command": shlex.join(["python", "-m", "scripts.short_updates", *sys.argv[1:]]),
         "environment": environment(),
