@@ -32,8 +32,8 @@ from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import encoder_targets, load_classifier, load_emotion
 from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.methods import choose_trained
+from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16, frozen_linears_in
 from lora_from_scratch.emotion.record import environment
-from lora_from_scratch.emotion.train import cpu_is_fast_in_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
 RANK = 8
@@ -58,9 +58,12 @@ def peft() -> nn.Module:
     return get_peft_model(model, PeftConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets, modules_to_save=["classifier"]))
 
 
-def training(model: nn.Module, *, bf16: bool = False, fused: bool = True) -> Step:
+def training(model: nn.Module, *, bf16: bool = False, fused: bool = True, rounded_once: bool = True) -> Step:
     """Forward, backward and AdamW of whatever trains in ``model``."""
     model.train()
+    if bf16 and rounded_once:
+        model.rounded = frozen_linears_in(model, "bf16")  # kept: let go, it would end
+        model.rounded.__enter__()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True) if trained else None
 
@@ -87,8 +90,13 @@ def contenders() -> dict[str, Step]:
         "full fine-tuning": training(ours(method="full")),
     }
     if cpu_is_fast_in_bf16():
-        found |= {"floor, bf16": training(floor(), bf16=True), "ours, bf16": training(ours(), bf16=True)}
-        found["PEFT, bf16"] = training(peft(), bf16=True)
+        found |= {
+            "floor, bf16": training(floor(), bf16=True),
+            "ours, bf16": training(ours(), bf16=True),
+            "ours, bf16, the plain formula": training(ours(), bf16=True, fused=False),
+            "ours, bf16, the base rounded at each call": training(ours(), bf16=True, rounded_once=False),
+            "PEFT, bf16": training(peft(), bf16=True, rounded_once=False),
+        }
     return found
 
 
@@ -125,9 +133,9 @@ def main() -> None:
     by_batch = {}
     for size in (4, 16):
         by_batch[str(size)] = rows = measure(size, args.batches)
-        print(f"batch {size}{'':<33} time / floor (quartiles)")
+        print(f"batch {size}{'':<37} time / floor (quartiles)")
         for name, row in rows.items():
-            print(f"  {name:<38} {row['time']:6.2f}  ({row['time_quartiles'][0]:.2f} to {row['time_quartiles'][1]:.2f})")
+            print(f"  {name:<42} {row['time']:6.2f}  ({row['time_quartiles'][0]:.2f} to {row['time_quartiles'][1]:.2f})")
     settings = {"rank": RANK, "batches": args.batches, "threads": args.threads}
     command = shlex.join(["python", "-m", "benchmarks.step", *sys.argv[1:]])
     facts = {"command": command, "environment": environment(), "peft": version("peft"), "settings": settings}

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from lora_from_scratch.checkpoint import write_json
+from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.emotion.record import environment
-from lora_from_scratch.emotion.train import cpu_is_fast_in_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3 --epochs 3 --no-test --checkpoint-every 0"

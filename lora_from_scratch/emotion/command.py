@@ -22,16 +22,12 @@ from lora_from_scratch.emotion.methods import (
 )
 from lora_from_scratch.emotion.model import SIDECAR, TRAINED, load_classifier, save_finetuned
 from lora_from_scratch.emotion.parallel import processes
+from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.emotion.record import run_record
 from lora_from_scratch.emotion.resume import CHECKPOINT, Checkpoint, check_settings, run_settings
 from lora_from_scratch.emotion.spectra import update_spectra
 from lora_from_scratch.emotion.tables import load_data
-from lora_from_scratch.emotion.train import (
-    TrainConfig,
-    TrainingFailed,
-    cpu_is_fast_in_bf16,
-    finetune,
-)
+from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
 
 RECORD = "record.json"
 

@@ -24,6 +24,7 @@ from lora_from_scratch.emotion.parallel import (
     on_cpu,
     shard_base,
 )
+from lora_from_scratch.emotion.precision import frozen_linears_in, pick_precision
 from lora_from_scratch.emotion.progress import Progress
 from lora_from_scratch.emotion.recipe import TrainConfig, parameter_groups, rate_share
 from lora_from_scratch.emotion.resume import Checkpoint, Keeper, live_tensors, run_settings
@@ -154,23 +155,25 @@ def finetune(
             sampler.set_epoch(epoch)  # and for several processes it does not pass that on
             started = _clocks()
             model.train()
-            for batch in itertools.islice(loader, seen, seen + total - step):
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * rate_share(step, total, config.warmup)
-                window.append(_step(model, batch, optimizer, accelerator, config))
-                step, seen = step + 1, seen + 1
-                if step % LOG_EVERY == 0 or step == total:
-                    loss, accuracy = accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
-                    window.clear()
-                    if not math.isfinite(loss):
-                        raise TrainingFailed(f"the loss became {loss} by step {step} of {total}", config.lr)
-                    rate = optimizer.param_groups[0]["lr"]
-                    history.steps.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": rate})
-                    progress.update(step, loss, accuracy)
-                if keeper.due(step):
-                    history.trained_since(started)
-                    save()
-                    started = _clocks()
+            # A base in shares stays as it is: its tensors are not whole here.
+            with frozen_linears_in(classifier.model, "fp32" if config.shard_base else precision):
+                for batch in itertools.islice(loader, seen, seen + total - step):
+                    for group in optimizer.param_groups:
+                        group["lr"] = group["peak"] * rate_share(step, total, config.warmup)
+                    window.append(_step(model, batch, optimizer, accelerator, config))
+                    step, seen = step + 1, seen + 1
+                    if step % LOG_EVERY == 0 or step == total:
+                        loss, accuracy = accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
+                        window.clear()
+                        if not math.isfinite(loss):
+                            raise TrainingFailed(f"the loss became {loss} by step {step} of {total}", config.lr)
+                        rate = optimizer.param_groups[0]["lr"]
+                        history.steps.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": rate})
+                        progress.update(step, loss, accuracy)
+                    if keeper.due(step):
+                        history.trained_since(started)
+                        save()
+                        started = _clocks()
             history.trained_since(started)
             epoch, seen = epoch + 1, 0
             window.clear()
@@ -198,24 +201,6 @@ def finetune(
         if config.gradient_checkpointing:
             gradient_checkpointing(classifier.model.backbone, False)
     return history
-
-
-def pick_precision(wish: str = "auto") -> str:
-    """"fp32", "bf16" or "fp16": the wish, or what this hardware is fast at.
-
-    A GPU without bf16 of its own (before Ampere: Colab's T4) gets fp16. A CPU gets fp32,
-    so that every CPU comes to about the same numbers; see ``cpu_is_fast_in_bf16``.
-    """
-    if wish != "auto":
-        return wish
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "fp32"
-
-
-def cpu_is_fast_in_bf16() -> bool:
-    """Whether this CPU multiplies in bf16 by instructions of its own: then ``"bf16"`` saves time."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _clocks() -> tuple[float, float]:
