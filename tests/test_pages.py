@@ -143,6 +143,34 @@ def test_page_in_a_browser(browser, page, theme):
     assert not broken, broken
 
 
+# The quizzes.
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_quiz_is_answered_by_keyboard_and_without_scripts(browser, page):
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(page.as_uri(), wait_until="load")
+    quiz = tab.locator("section#check-yourself")
+    answers = quiz.locator("details")
+    count, verdicts = answers.count(), []
+    questions = quiz.locator("p", has_text=re.compile(r"^\d\.")).count()
+    assert 4 <= questions <= 6 and count >= 2 * questions
+    answers.nth(0).locator("summary").focus()
+    for number in range(count):
+        answer = answers.nth(number)
+        assert answer.locator("p").first.is_hidden(), "an answer stands open before it is chosen"
+        tab.keyboard.press("Enter")
+        assert answer.locator("p").first.is_visible(), answer.locator("summary").inner_text()
+        verdicts.append(answer.locator("p strong").first.inner_text())
+        tab.keyboard.press("Tab")
+        while number + 1 < count and not answers.nth(number + 1).locator("summary:focus").count():
+            assert quiz.locator("a:focus").count(), "from one answer Tab leads to the next"  # past a link within it
+            tab.keyboard.press("Tab")
+    context.close()
+    assert set(verdicts) == {"Right.", "No."} and verdicts.count("Right.") == questions
+
+
 # The rank slider of chapter 1.
 
 SLIDER = SITE / "book" / "01_svd.html"
