@@ -81,6 +81,15 @@ def test_without_the_rows_that_are_in_train_too():
     assert estimate([right], ROWS, draws=10, without_leaks=True).mean == 1
 
 
+def test_counts_are_kept_but_never_stale():
+    changed = run(0, 0.8)
+    before = estimate([changed], ROWS, draws=50)
+    assert estimate([changed], ROWS, draws=50) == before
+    changed["test"]["predictions"] = LABELS.tolist()
+    assert estimate([changed], ROWS, draws=50).mean == 1
+    assert estimate([changed], RowFacts((LABELS + 1) % 3, ROWS.in_train, NAMES), draws=50).mean == 0
+
+
 def test_how_often_something_holds():
     def more_a_missed_than_b(counts):
         return missed(0)(counts) > missed(1)(counts)

@@ -8,6 +8,7 @@ from nbformat.v4 import new_output
 
 from scripts.check_notebooks import BOOK_RULES, PAGE_RULES, problems
 from scripts.gate.book import load
+from scripts.gate.form import cell_sizes
 from scripts.gate.source import prose
 from scripts.notebook import shares, tier, tolerance
 from scripts.set_repository import move
@@ -157,6 +158,14 @@ def test_each_rule_on_pages(root, rule, message, change):
     matching = [line for r, line in found(root) if r == rule and message in line]
     assert matching, found(root)
     assert matching[0].startswith("book/01_a.ipynb: ")
+
+
+def test_the_gallery_may_have_many_cells(root):
+    page = next(page for page in load(root).pages if page.is_chapter)
+    page.nb.cells += [cell for cell in page.nb.cells if cell.id.startswith("teach-")]
+    assert ["teaching cells" in message for _, message in cell_sizes(page)] == [True]
+    page.path = page.path.with_name("13_failure_gallery.ipynb")
+    assert list(cell_sizes(page)) == []
 
 
 def test_canonical_form(root):

@@ -1,5 +1,6 @@
 """The built site in a real browser, and as files: it is whole, and it loads nothing from elsewhere."""
 
+import json
 import os
 import re
 import shutil
@@ -171,22 +172,85 @@ def test_a_quiz_is_answered_by_keyboard_and_without_scripts(browser, page):
     assert set(verdicts) == {"Right.", "No."} and verdicts.count("Right.") == questions
 
 
-# The rank slider of chapter 1.
+# Pictures to play with: the rank slider of chapter 1 and the sweep of chapter 10.
 
-SLIDER = SITE / "book" / "01_svd.html"
+PLAYED_WITH = {"rank-slider": "01_svd", "rank-scale": "10_rank_and_scale"}
 
 
-def open_slider(browser, **options):
-    if not SLIDER.exists():
-        skip_unless_ci(f"no {SLIDER}: build the book with make book")
+def open_picture(browser, kind, **options):
+    page = SITE / "book" / f"{PLAYED_WITH[kind]}.html"
+    if not page.exists():
+        skip_unless_ci(f"no {page}: build the book with make book")
     tab = browser.new_context(**options).new_page()
-    tab.goto(SLIDER.as_uri(), wait_until="load")
+    tab.goto(page.as_uri(), wait_until="load")
+    # By keyboard alone: from the last thing before the picture, Tab leads into it.
+    tab.evaluate("""box => {
+      const before = document.createElement('button');
+      document.querySelector(box).before(before);
+      before.focus();
+    }""", f".{kind}")
     return tab
 
 
-def test_only_the_page_with_the_slider_loads_its_scripts():
-    loading = [page.stem for page in PAGES if "rank-slider.js" in page.read_text(encoding="utf-8")]
-    assert loading == (["01_svd"] if PAGES else [])
+@pytest.mark.parametrize("kind", PLAYED_WITH)
+def test_only_the_page_with_the_picture_loads_its_scripts(kind):
+    loading = [page.stem for page in PAGES if f"{kind}.js" in page.read_text(encoding="utf-8")]
+    assert loading == ([PLAYED_WITH[kind]] if PAGES else [])
+
+
+@pytest.mark.parametrize("kind", PLAYED_WITH)
+def test_without_scripts_a_sentence_stands_in_for_the_picture(browser, kind):
+    page = SITE / "book" / f"{PLAYED_WITH[kind]}.html"
+    if not page.exists():
+        skip_unless_ci(f"no {page}: build the book with make book")
+    tab = browser.new_context(java_script_enabled=False).new_page()
+    tab.goto(page.as_uri(), wait_until="load")
+    assert "the figure below" in tab.locator(f".{kind}").inner_text()
+    tab.context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_sweep_by_keyboard(browser, theme, width):
+    tab = open_picture(browser, "rank-scale", color_scheme=theme, viewport={"width": width, "height": 900})
+    box = tab.locator(".rank-scale")
+    page = json.loads(box.get_attribute("data-runs"))
+    settings, names = page["settings"], [(s["layers"], s["rank"], s["scale"]) for s in page["settings"]]
+    assert "none" not in box.inner_text() and page["backbone"] in box.inner_text()
+
+    def said(chosen, other):
+        one, two = names.index(chosen), names.index(other)
+        mean, low, high, verdict = page["gaps"][max(one, two)][min(one, two)]
+        ends = (mean, low, high) if one > two else (-mean, -high, -low)
+        shown = [f"{value + 0:.2f}".replace("-", "\u2212") for value in (*settings[one]["figures"], *ends)]
+        where, rank, scale = chosen
+        return (f"{where.capitalize()}, rank {rank}, scale {scale}, at the rate {settings[one]['rate']}: "
+                f"{shown[0]} % [{shown[1]}, {shown[2]}]. Minus {other[0]}, rank {other[1]}, scale {other[2]}: "
+                f"{shown[3]} points [{shown[4]}, {shown[5]}], {verdict}.")  # fmt: skip
+
+    first = ("attention", 1, 1)
+    tab.keyboard.press("Tab")  # the layers
+    tab.keyboard.press("Tab")  # the rank
+    assert box.locator("output").inner_text() == said(("attention", 4, 1), first)
+    for key, rank in (("ArrowRight", 8), ("End", 16), ("ArrowLeft", 8)):
+        tab.keyboard.press(key)
+        assert box.locator("output").inner_text() == said(("attention", rank, 1), first)
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("ArrowDown")
+    assert box.locator("output").inner_text() == said(("attention", 8, 2), first)
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("End")
+    assert box.locator("output").inner_text() == said(("attention", 8, 2), ("all six", 8, 2))
+    for _ in range(3):
+        tab.keyboard.press("Shift+Tab")
+    tab.keyboard.press("ArrowDown")  # all six linears have fewer ranks: the slider goes to its end
+    assert box.locator("output").inner_text() == "All six, rank 8, scale 2, at the rate {}: {}".format(
+        settings[-1]["rate"], "{:.2f} % [{:.2f}, {:.2f}]. Choose another setting to compare it with.".format(*settings[-1]["figures"])
+    )
+    assert box.locator("g").count() == len(settings) and box.locator("g.chosen").count() == 1
+    fill = box.locator("g.chosen").evaluate("mark => getComputedStyle(mark).fill")
+    assert fill == {"light": "rgb(0, 114, 178)", "dark": "rgb(86, 180, 233)"}[theme]
+    tab.context.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -194,15 +258,9 @@ def test_only_the_page_with_the_slider_loads_its_scripts():
 def test_rank_slider_by_keyboard(browser, theme, width):
     data = rank_slider.read()
     rows, columns = data["rows"], data["columns"]
-    tab = open_slider(browser, color_scheme=theme, viewport={"width": width, "height": 900})
+    tab = open_picture(browser, "rank-slider", color_scheme=theme, viewport={"width": width, "height": 900})
     box = tab.locator(".rank-slider")
     assert "no slider" not in box.inner_text()
-    # By keyboard alone: from the last link before it, Tab leads into the slider.
-    tab.evaluate("""() => {
-      const before = document.createElement('button');
-      document.querySelector('.rank-slider').before(before);
-      before.focus();
-    }""")
     tab.keyboard.press("Tab")
     assert tab.evaluate("() => document.activeElement.labels[0].textContent").startswith("Rank")
     for key, rank in (("ArrowRight", 17), ("ArrowLeft", 16), ("Home", 1), ("ArrowUp", 2), ("End", rows)):
@@ -221,10 +279,4 @@ def test_rank_slider_by_keyboard(browser, theme, width):
             assert ((shown[..., 0] - wanted.clamp(0, 255)).abs() <= 0.51).all()
     fill = box.locator("rect.kept").first.evaluate("bar => getComputedStyle(bar).fill")
     assert fill == {"light": "rgb(0, 114, 178)", "dark": "rgb(86, 180, 233)"}[theme]
-    tab.context.close()
-
-
-def test_without_scripts_a_sentence_stands_in_for_the_slider(browser):
-    tab = open_slider(browser, java_script_enabled=False)
-    assert "the figure below" in tab.locator(".rank-slider").inner_text()
     tab.context.close()

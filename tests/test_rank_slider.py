@@ -52,6 +52,7 @@ def test_the_slider_is_small():
     assert size < 150_000
 
 
-def test_the_script_asks_for_nothing_else():
-    text = (STATIC / "rank-slider.js").read_text(encoding="utf-8")
+@pytest.mark.parametrize("script", ["rank-slider.js", "rank-scale.js"])
+def test_the_script_asks_for_nothing_else(script):
+    text = (STATIC / script).read_text(encoding="utf-8")
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|fetch\(|import\b|\bonclick|eval\(", text)

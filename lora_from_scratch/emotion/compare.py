@@ -112,9 +112,8 @@ def estimate(
         raise LoraError(f"the seeds are {' and '.join(map(str, seeds))}: expected each once, the same on both sides")
 
     kept = np.setdiff1d(np.arange(len(rows.labels)), rows.in_train) if without_leaks else np.arange(len(rows.labels))
-    weights = _draw_rows(len(kept), draws)
     generator = np.random.default_rng(1)
-    values = [[score(_counts(run, rows, split, kept, weights)) for run in sorted(side, key=_seed)] for side in sides]
+    values = [[score(_counts(run, rows, split, kept, draws)) for run in sorted(side, key=_seed)] for side in sides]
     by_seed = np.array(values[0]) - (np.array(values[1]) if minus is not None else 0)  # [seeds, 1 + draws]
     n = len(by_seed)
     picked = generator.integers(n, size=(n, draws))
@@ -132,7 +131,7 @@ def share_of_draws(
     drawn as by ``estimate``.
     """
     n = len(rows.labels)
-    counts = np.array([_counts(run, rows, split, np.arange(n), _draw_rows(n, draws)[1:]) for run in runs])
+    counts = np.array([_counts(run, rows, split, np.arange(n), draws)[1:] for run in runs])
     picked = np.random.default_rng(1).integers(len(runs), size=(len(runs), draws))
     return float(holds(counts[picked, np.arange(draws)].sum(0)).mean())
 
@@ -152,8 +151,17 @@ def _draw_rows(n: int, draws: int) -> np.ndarray:
     return np.concatenate([np.ones((1, n)), drawn]).astype(np.float32)
 
 
-def _counts(run: dict, rows: RowFacts, split: str, kept: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """How often label i was called j, for each weighting of the rows: [weightings, labels, labels]."""
+def _counts(run: dict, rows: RowFacts, split: str, kept: np.ndarray, draws: int) -> np.ndarray:
+    """How often label i was called j, in all the rows and in each draw: [1 + draws, labels, labels]."""
     k = len(rows.label_names)
     cell = rows.labels[kept] * k + np.array(run[split]["predictions"])[kept]
-    return (weights @ np.eye(k * k, dtype=np.float32)[cell]).reshape(-1, k, k).astype(float)
+    return _tally(cell.astype(np.int64).tobytes(), k, draws)
+
+
+@lru_cache(maxsize=64)
+def _tally(cell: bytes, k: int, draws: int) -> np.ndarray:
+    """``_counts`` of rows in these cells, numbered row by row; kept, for one run is counted for many scores."""
+    cells = np.frombuffer(cell, dtype=np.int64)
+    counts = (_draw_rows(len(cells), draws) @ np.eye(k * k, dtype=np.float32)[cells]).reshape(-1, k, k).astype(float)
+    counts.setflags(write=False)  # it is handed out again
+    return counts

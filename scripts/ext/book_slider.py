@@ -1,10 +1,17 @@
-"""Sphinx extension: the rank slider's scripts, on the page that holds a slider and on no other."""
+"""Sphinx extension: the scripts of a picture to play with, on the page that holds it and on no other."""
+
+SCRIPTS = {  # class of the picture's box -> its scripts, in this order
+    "rank-slider": ("rank-slider-data.js", "rank-slider.js"),
+    "rank-scale": ("rank-scale.js",),
+}
 
 
 def add_scripts(app, pagename, templatename, context, doctree):
-    if 'class="rank-slider"' in (context.get("body") or ""):
-        for name in ("rank-slider-data.js", "rank-slider.js"):  # in this order
-            app.add_js_file(name, loading_method="defer")
+    body = context.get("body") or ""
+    for kind, names in SCRIPTS.items():
+        if f'class="{kind}"' in body:
+            for name in names:
+                app.add_js_file(name, loading_method="defer")
 
 
 def setup(app):

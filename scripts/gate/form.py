@@ -17,6 +17,7 @@ from scripts.notebook import (
 )
 
 MAX_LINES, MAX_MEDIAN, TEACHING_CELLS = 25, 6, (15, 25)
+MANY_CELLS = {"13_failure_gallery.ipynb"}  # three short cells a bug
 LONG_ALLOWED = {"set-up", "exercise", "hide-input"}
 NOT_TEACHING = {
     "set-up", "exercise", "check", "solution",
@@ -123,7 +124,7 @@ def cell_sizes(page):
         return
     sizes = [lines(cell) for cell in teaching_cells(page.nb)]
     low, high = TEACHING_CELLS
-    if not low <= len(sizes) <= high:
+    if not low <= len(sizes) <= high and page.path.name not in MANY_CELLS:
         yield "-", f"{len(sizes)} teaching cells, expected {low} to {high}"
     if sizes and median(sizes) > MAX_MEDIAN:
         yield "-", f"teaching cells have a median of {median(sizes):g} lines, at most {MAX_MEDIAN}"
