@@ -60,14 +60,15 @@ def grade_agreement(features: Tensor) -> float:
     return float(spearmanr(*(p.numpy() for p in pairs)).statistic)
 
 
-def greatest_cosines(W: Tensor, base: Tensor, k: int = 10) -> Tensor:
-    """For each of W's k leading left singular vectors, its greatest cosine with *any* one of base's, [k].
+def greatest_cosines(W: Tensor, U0: Tensor, k: int = 10) -> Tensor:
+    """For each of W's k leading left singular vectors, its greatest cosine with *any* column of U0, [k].
+
+    U0 [out, n] holds the base's left singular vectors, all of them.
 
     A vector whose greatest cosine is small is an intruder dimension
     (Shuttleworth et al. 2024, arXiv:2410.21228): new, and among the strongest.
     """
     U = torch.linalg.svd(W, full_matrices=False).U[:, :k]
-    U0 = torch.linalg.svd(base, full_matrices=False).U
     return (U.T @ U0).abs().amax(1)
 
 
