@@ -1,8 +1,8 @@
 """Sentences that have nothing to do with emotion, to see what an encoder still knows of meaning.
 
 Written for this package. Eight themes with eight scenes each. A scene is three sentences: the
-second says what the first says, in other words; the third is *near*: it shares words with the
-first and says something else. So who counts words finds the third, who reads finds the second.
+second says what the first says, in other words; the third is *near*: it mostly shares more words with the
+first, and says something else. So who counts words finds the third, who reads finds the second.
 """
 
 from itertools import chain
