@@ -16,28 +16,19 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lora_from_scratch import LoraError
 from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import evaluate, load_emotion, load_finetuned
 from lora_from_scratch.emotion.backbones import load_encoder
 from lora_from_scratch.emotion.record import environment
+from lora_from_scratch.emotion.spectra import gaussian_like, linears, replaced, updates
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "sweep" / "minilm" / "full-updates.json"
 LEADING = (1, 4, 8, 32)
 DRAWN = (1, 8, 32)  # how many directions are drawn at random
-
-
-def linears(encoder: nn.Module) -> dict[str, Tensor]:
-    return {name: m.weight for name, m in encoder.named_modules() if isinstance(m, nn.Linear)}
-
-
-def updates(classifier) -> dict[str, Tensor]:
-    """By linear, W - W0 in float64."""
-    start = linears(load_encoder(classifier.backbone)[0])
-    return {name: W.detach().double() - start[name].double() for name, W in linears(classifier.model.backbone).items()}
 
 
 def alike(one: Tensor, other: Tensor) -> dict:
@@ -55,19 +46,9 @@ def alike(one: Tensor, other: Tensor) -> dict:
     return {"cosine": cosine, "common": common}
 
 
-@torch.no_grad()
 def accuracies(classifier, split, change: dict[str, Tensor]) -> dict:
-    """Accuracy on ``split`` with each update replaced by a null of it; the model is as it was, afterwards."""
-    weights = linears(classifier.model.backbone)
-    trained = {name: W.clone() for name, W in weights.items()}
+    """Accuracy on ``split`` with each update replaced by a null of it."""
     generator = torch.Generator().manual_seed(0)
-
-    def gaussian(D: Tensor) -> Tensor:
-        noise = torch.randn(D.shape, generator=generator, dtype=D.dtype)
-        return noise * (D.norm() / noise.norm())
-
-    def shuffled(D: Tensor) -> Tensor:
-        return D.flatten()[torch.randperm(D.numel(), generator=generator)].view_as(D)
 
     def drawn(k: int):
         def some(D: Tensor) -> Tensor:
@@ -77,17 +58,21 @@ def accuracies(classifier, split, change: dict[str, Tensor]) -> dict:
 
         return some
 
-    nulls = {"as trained": lambda D: D, "gaussian": gaussian, "shuffled": shuffled}
-    nulls |= {f"{k} directions at random": drawn(k) for k in DRAWN}
+    nulls = {"as trained": lambda D: D} | noises(generator) | {f"{k} directions at random": drawn(k) for k in DRAWN}
     found = {}
     for what, null in nulls.items():
-        for name, W in weights.items():
-            W.copy_((trained[name].double() - change[name] + null(change[name])).to(W))
-        found[what] = evaluate(classifier, split).accuracy
+        with replaced(classifier, change, {name: null(D) for name, D in change.items()}):
+            found[what] = evaluate(classifier, split).accuracy
         print(f"{what}: {found[what]:.4f}", flush=True)
-    for name, W in weights.items():
-        W.copy_(trained[name])
     return found
+
+
+def noises(generator: torch.Generator) -> dict:
+    """What an update could be if it were nothing: by name, functions of it."""
+    return {
+        "gaussian": lambda D: gaussian_like(D, generator),
+        "shuffled": lambda D: D.flatten()[torch.randperm(D.numel(), generator=generator)].view_as(D),
+    }
 
 
 def main() -> int:
