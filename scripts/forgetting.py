@@ -39,6 +39,7 @@ from lora_from_scratch.emotion.methods import choose_trained
 from lora_from_scratch.emotion.neutral import SENTENCES
 from lora_from_scratch.emotion.recipe import parameter_groups, rate_share
 from lora_from_scratch.emotion.record import environment
+from lora_from_scratch.emotion.spectra import gaussian_like
 from lora_from_scratch.layers import Adapted, merged_weight
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,10 +57,9 @@ PATHS = {
     "rank 1": ("lora", 1, 5e-3, 2e-3),
     "head": ("head", None, 2e-2, 2e-2),
     # the same at other rates, to see whether it is the method or the rate
-    "full, half the rate": ("full", None, 5e-5, 2e-3),
-    "full, twice the rate": ("full", None, 2e-4, 2e-3),
+    "rank 1, a fifth of the rate": ("lora", 1, 1e-3, 2e-3),
     "rank 8, half the rate": ("lora", 8, 5e-4, 2e-3),
-    "rank 8, twice the rate": ("lora", 8, 2e-3, 2e-3),
+    "full, twice the rate": ("full", None, 2e-4, 2e-3),
 }
 MAIN = ("full", "rank 8", "rank 1", "head")
 
@@ -85,9 +85,8 @@ def retention(features: Tensor, base: Tensor) -> dict:
 def noise_like(D: Tensor, rank: int | None, generator: torch.Generator) -> Tensor:
     """A Gaussian matrix, or a product of two with ``rank`` between, of D's shape and norm."""
     if rank is None:
-        noise = torch.randn(D.shape, generator=generator)
-    else:
-        noise = torch.randn(D.shape[0], rank, generator=generator) @ torch.randn(rank, D.shape[1], generator=generator)
+        return gaussian_like(D, generator)
+    noise = torch.randn(D.shape[0], rank, generator=generator) @ torch.randn(rank, D.shape[1], generator=generator)
     return noise * (D.norm() / noise.norm())
 
 
@@ -207,7 +206,7 @@ def follow(name: str, seed: int, data: TextData, probe: Probe) -> dict:
                 what: probe.vectors({n: noise_like(D, r, generator) for n, D in change.items()})
                 for what, r in nulls.items()
             }
-            path["parts"] = {str(part): turned_down(classifier, probe, part) for part in PARTS}
+        path["parts"] = {str(part): turned_down(classifier, probe, part) for part in PARTS}
     return path
 
 
