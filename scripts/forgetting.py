@@ -1,14 +1,14 @@
 """What fine-tuning costs the base, along the way: for the chapter on forgetting.
 
-python -m scripts.forgetting      about ten minutes on one CPU thread that is fast in bf16
+python -m scripts.forgetting      about twenty minutes on one CPU thread that is fast in bf16
 
 Trains MiniLM on emotion in full, with adapters of rank 8 and 1 in all linears, and the head alone; a
-short run for each method and seed, the adapters and full fine-tuning at lower rates, too. At each checkpoint it measures the accuracy on the first
-validation rows, what the encoder makes of neutral sentences (``emotion.forgetting``), how far the
-weights have moved, and what noise that moves them as far does. At the end: the leading
-singular vectors beside the base's, with controls, and the update turned down to a part of itself. Writes
-results/sweep/minilm/forgetting.json. Each finished path is kept under --work: a run that was
-stopped goes on with the next.
+short run for each method and seed. Further paths have lower rates, or begin with a trained head. At each
+checkpoint it measures the accuracy on the first validation rows, what the encoder makes of neutral
+sentences (``emotion.forgetting``), how far the weights have moved, and what noise that moves them as
+far does. At the end: the leading singular vectors beside the base's, with controls, and the update
+turned down to a part of itself. Writes results/sweep/minilm/forgetting.json. Each finished path is kept
+under --work: a run that was stopped goes on with the next.
 """
 
 import argparse
@@ -16,7 +16,8 @@ import copy
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -56,7 +57,8 @@ PATHS = {
     "rank 8": ("lora", 8, 1e-3, 2e-3),
     "rank 1": ("lora", 1, 5e-3, 2e-3),
     "head": ("head", None, 2e-2, 2e-2),
-    # the same at other rates, to see whether it is the method or the rate
+    # the same with another head to begin with, or at other rates
+    "rank 8, head first": ("lora", 8, 1e-3, 2e-3),  # as rank 8, but after the whole path of the head
     "rank 1, a fifth of the rate": ("lora", 1, 1e-3, 2e-3),
     "rank 8, half the rate": ("lora", 8, 5e-4, 2e-3),
     "full, half the rate": ("full", None, 5e-5, 2e-3),
@@ -156,6 +158,29 @@ def turned_down(classifier: TextClassifier, probe: Probe, part: float) -> dict:
     return probe.measure(TextClassifier(other, classifier.tokenizer, classifier.backbone, classifier.base_sha256))
 
 
+def steps_of(classifier: TextClassifier, data: TextData, config: TrainConfig, order: int) -> Iterator[tuple[int, float]]:
+    """Train what requires a gradient as ``finetune`` does; after each step its number, from 0, and its loss."""
+    model = classifier.model.train()
+    groups = [{**group, "lr": group["peak"]} for group in parameter_groups(model, config)]
+    stepper = torch.optim.AdamW(groups, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    tokenizer = classifier.tokenizer
+    ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
+    loader = iter(train_loader(ids, data.train.labels, tokenizer.pad_token_id, config.batch_size, order))
+    for step in range(config.max_steps):
+        batch = next(loader)
+        for group in stepper.param_groups:
+            group["lr"] = group["peak"] * rate_share(step, config.max_steps, config.warmup)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(batch["input_ids"], batch["attention_mask"])
+        loss = F.cross_entropy(logits.float(), batch["labels"])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, config.clip)
+        stepper.step()
+        stepper.zero_grad()
+        yield step, loss.item()
+
+
 def follow(name: str, seed: int, data: TextData, probe: Probe) -> dict:
     """One path: train, stop at the checkpoints, and look."""
     method, rank, lr, head_lr = PATHS[name]
@@ -165,26 +190,15 @@ def follow(name: str, seed: int, data: TextData, probe: Probe) -> dict:
     lora = None
     if rank:
         lora = LoraConfig(r=rank, alpha=SCALING * rank, target_modules=encoder_targets(classifier.model.backbone))
-    model = choose_trained(classifier.model, method, lora).train()
-    groups = [{**group, "lr": group["peak"]} for group in parameter_groups(model, config)]
-    stepper = torch.optim.AdamW(groups, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    tokenizer = classifier.tokenizer
-    ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
-    loader = iter(train_loader(ids, data.train.labels, tokenizer.pad_token_id, BATCH, seed))
+    if name.endswith("head first"):
+        head = replace(config, lr=PATHS["head"][2], head_lr=PATHS["head"][3])
+        choose_trained(classifier.model, "head")
+        for _ in steps_of(classifier, data, head, order=seed + 100):
+            pass
+    choose_trained(classifier.model, method, lora)
     points, window = [], []
-    for step in range(STEPS):
-        batch = next(loader)
-        for group in stepper.param_groups:
-            group["lr"] = group["peak"] * rate_share(step, STEPS, config.warmup)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(batch["input_ids"], batch["attention_mask"])
-        loss = F.cross_entropy(logits.float(), batch["labels"])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, config.clip)
-        stepper.step()
-        stepper.zero_grad()
-        window.append(loss.item())
+    for step, loss in steps_of(classifier, data, config, order=seed):
+        window.append(loss)
         if step + 1 in CHECKPOINTS:
             point = {"step": step + 1, "loss": round(sum(window) / len(window), 4)} | probe.measure(classifier)
             window.clear()
