@@ -27,9 +27,10 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import nn
 
+from benchmarks import real_data
 from lora_from_scratch import LoraConfig, layers
 from lora_from_scratch.checkpoint import write_json
-from lora_from_scratch.emotion import encoder_targets, load_classifier, load_emotion
+from lora_from_scratch.emotion import encoder_targets, load_classifier
 from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.methods import choose_trained
 from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16, frozen_linears_in
@@ -102,7 +103,7 @@ def contenders() -> dict[str, Step]:
 
 def measure(batch_size: int, batches: int) -> dict[str, dict]:
     """By contender: the median and quartiles of time / floor's time."""
-    data, classifier = load_emotion(), load_classifier("minilm")
+    data, classifier = real_data(), load_classifier("minilm")
     ids = tokenise(classifier.tokenizer, data.train.texts, classifier.max_length)
     loader = train_loader(ids, data.train.labels, classifier.tokenizer.pad_token_id, batch_size, seed=0)
     steps = contenders()

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import real_data
 from lora_from_scratch.checkpoint import write_json
-from lora_from_scratch.emotion import load_emotion
 from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.emotion.record import environment
 
@@ -49,9 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench-time-to.json", help="the record's file")
     args = parser.parse_args()
-    data = load_emotion()
-    if not data.is_real:
-        parser.error(f"the mark is one of the public dataset, and there is only {data}: set EMOTION_DATA_DIR")
+    real_data()
     precision = "bf16" if cpu_is_fast_in_bf16() else "fp32"
     flags = f"{RECIPE} --precision {precision} --threads {os.cpu_count()}"
     runs = []

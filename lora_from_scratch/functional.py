@@ -52,9 +52,9 @@ class FusedLoRA(torch.autograd.Function):
 
     ``dA = s u x``, ``dB = s (h g)^T``, ``dx = g W + s u^T A``
 
-    Every product with r as one of its outer sides has it as the *first*: a few long rows
-    take a CPU a half to a quarter of the time that many rows of r numbers do. Under autocast
-    everything is cast here, once, and the gradients leave in its type.
+    Every product with r as one of its outer sides has it as the *first*: a CPU multiplies a
+    few long rows faster than many rows of r numbers. Under autocast everything is cast here,
+    once, and the gradients leave in its type.
     """
 
     @staticmethod

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_precision(wish: str = "auto") -> str:
@@ -34,8 +34,8 @@ def frozen_linears_in(model: nn.Module, precision: str):
     those that train only. Rounded once, they are the same numbers. What trains keeps its
     type, and afterwards the model has its own tensors back, bit for bit.
     """
-    kept = {}
-    if precision in TYPES:
+    kept, dtype = {}, TYPES[precision]
+    if dtype != torch.float32:
         elsewhere = {p for m in model.modules() if not isinstance(m, nn.Linear) for p in m.parameters(recurse=False)}
         for linear in [m for m in model.modules() if isinstance(m, nn.Linear)]:
             for p in (linear.weight, linear.bias):
@@ -43,7 +43,7 @@ def frozen_linears_in(model: nn.Module, precision: str):
                     kept.setdefault(p, p.data)
     try:
         for p, wide in kept.items():
-            p.data = wide.to(TYPES[precision])
+            p.data = wide.to(dtype)
         yield
     finally:
         for p, wide in kept.items():
