@@ -34,6 +34,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks import real_data
 from lora_from_scratch import LoraConfig
 from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import (
@@ -43,7 +44,6 @@ from lora_from_scratch.emotion import (
     evaluate,
     finetune,
     load_classifier,
-    load_emotion,
 )
 from lora_from_scratch.emotion.backbones import find_weights
 from lora_from_scratch.emotion.batches import tokenise
@@ -194,12 +194,11 @@ def contend(name: str, rows: int, seed: int, threads: int) -> None:
     """One contender's process: speaks "turn", waits for a line, and at last prints its result."""
     imports = peak_memory()
     torch.set_num_threads(threads)
-    how, data = CONTENDERS[name], load_emotion()
+    how, data = CONTENDERS[name], real_data()
     data = replace(data, train=head_of(data.train, rows))
     with contextlib.redirect_stdout(sys.stderr):  # the real one speaks with the parent
         result = (train_theirs if how.trainer else train_ours)(how, data, Turns(), seed)
     result["memory"] -= imports
-    result |= {"is_real": data.is_real or rows < 16_000}
     print(json.dumps(result), file=sys.__stdout__, flush=True)
 
 
@@ -249,6 +248,7 @@ def main() -> None:
     if args.contender:
         contend(args.contender, args.rows, args.seed, args.threads)
         return
+    real_data()
     names = args.only.split(";") if args.only else list(CONTENDERS)
     unknown = sorted(set(names) - set(CONTENDERS))
     if unknown:
