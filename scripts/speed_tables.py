@@ -1,4 +1,4 @@
-"""The part of the book's page of results that is about time and memory, from results/bench-*.json."""
+"""The part of the book's page of results that is about time and memory, from results/bench-*.json and gpu-*.json."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,9 @@ of another machine are others. Brackets hold the quartiles over batches.
 
 def speed(results: Path) -> str:
     """The tables of those benchmarks that have a record."""
-    parts = {"step": step, "finetune": epoch, "time-to": time_to, "layers": layers}
-    records = {name: results / f"bench-{name}.json" for name in parts}
+    parts = {"bench-step": step, "bench-finetune": epoch, "bench-time-to": time_to, "bench-layers": layers}
+    parts |= {"bench-layers-gpu": layers, "gpu-memory": gpu_memory}
+    records = {name: results / f"{name}.json" for name in parts}
     found = [parts[name](json.loads(path.read_text(encoding="utf-8"))) for name, path in records.items() if path.exists()]
     return "\n\n".join([INTRODUCTION.rstrip(), *found]) if found else ""
 
@@ -25,7 +26,12 @@ def _made(record: dict) -> str:
     at, settings = record["environment"], record.get("settings", {})
     threads = settings.get("threads", at["threads"])
     peft = f", peft {record['peft']}" if "peft" in record else ""
-    return f"`{record['command']}`, on {at['processor']}, {threads} thread(s), torch {at['libraries']['torch']}{peft}."
+    where = at["gpu"] if _on_gpu(record) else f"{at['processor']}, {threads} thread(s)"
+    return f"`{record['command']}`, on {where}, torch {at['libraries']['torch']}{peft}."
+
+
+def _on_gpu(record: dict) -> bool:
+    return "memory" in record or record.get("settings", {}).get("device") == "cuda"
 
 
 def _spread(row: dict) -> str:
@@ -90,7 +96,22 @@ def layers(record: dict) -> str:
     ]  # fmt: skip
     head = ["layer", "operations forward", "backward", "allocations forward", "backward", *(f"time, {size} tokens" for size in sizes)]
     settings = record["settings"]
+    where = ", on a GPU" if _on_gpu(record) else ""
     return (
-        f"### One adapted layer beside the frozen one\n\n{settings['width']} to {settings['width']} at rank {settings['rank']}; allocations in sizes "
+        f"### One adapted layer beside the frozen one{where}\n\n{settings['width']} to {settings['width']} at rank {settings['rank']}; allocations in sizes "
         f"of the output, at the most tokens; time as a ratio to the frozen layer's.\n\n{table(head, lines)}\n\n{_made(record)}"
+    )
+
+
+def gpu_memory(record: dict) -> str:
+    lines = []
+    for model, cases in record["memory"].items():
+        for case, found in cases.items():
+            guess = sum(size for part, size in found["predicted"].items() if part != "peak")
+            peak = found["measured"]["peak"]
+            lines.append([model, case, f"{guess / 1e6:,.0f}", f"{peak / 1e6:,.0f}", f"{peak / guess:.2f}"])
+    head = ["backbone", "step", "predicted MB", "peak MB", "peak / predicted"]
+    return (
+        f"### Memory of a step on a GPU\n\n{record['tokens']} tokens a row; full fine-tuning and LoRA at rank 8 in all linears.\n\n"
+        f"{table(head, lines)}\n\n{_made(record)}"
     )
