@@ -12,13 +12,10 @@ without its making, and the seconds of its making stand beside: they come once a
 import argparse
 import itertools
 import os
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
@@ -28,16 +25,13 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import nn
 
-from benchmarks import real_data
+from benchmarks import RESULTS, real_data, write_record
 from lora_from_scratch import LoraConfig, layers
-from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import encoder_targets, load_classifier
 from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.methods import choose_trained
 from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16, frozen_linears_in
-from lora_from_scratch.emotion.record import environment
 
-ROOT = Path(__file__).resolve().parent.parent
 RANK = 8
 WARM_UP = 6  # batches, by which torch.compile has seen what may vary
 Step = Callable[[dict], None]
@@ -135,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=60, help="how many each contender takes (default: 60)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench-step.json", help="the record's file")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench-step.json", help="the record's file")
     args = parser.parse_args()
     if args.batches < 2:
         parser.error(f"--batches must be at least 2, got {args.batches}")
@@ -147,9 +141,7 @@ def main() -> None:
         for name, row in rows.items():
             print(f"  {name:<42} {row['time']:6.2f}  ({row['time_quartiles'][0]:.2f} to {row['time_quartiles'][1]:.2f})")
     settings = {"rank": RANK, "batches": args.batches, "threads": args.threads}
-    command = shlex.join(["python", "-m", "benchmarks.step", *sys.argv[1:]])
-    facts = {"command": command, "environment": environment(), "peft": version("peft"), "settings": settings}
-    write_json(args.out, facts | {"batch": by_batch})
+    write_record(args.out, "step", settings=settings, batch=by_batch)
 
 
 if __name__ == "__main__":
