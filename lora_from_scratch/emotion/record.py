@@ -149,7 +149,7 @@ def summarise(records: list[dict]) -> list[Summary]:
     groups = defaultdict(list)
     for r in records:
         train = {name: value for name, value in r["train"].items() if name != "seed"}
-        setting = [r["backbone"], r.get("max_length"), r["lora"], train, r["history"]["precision"]]
+        setting = [r["backbone"], r.get("max_length"), r["lora"], train, r["history"]["precision"], r.get("quantize")]
         groups[json.dumps(setting, sort_keys=True)].append(r)
     rows = [_summary(runs) for runs in groups.values()]
     return sorted(rows, key=lambda row: (row.backbone, row.rank, row.recipe))
