@@ -13,8 +13,10 @@ from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.extract import Extraction, extract_lora
 from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
 from lora_from_scratch.inject import add_lora, remove_lora
-from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear
+from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
 from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
+from lora_from_scratch.nf4 import NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
+from lora_from_scratch.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
 from lora_from_scratch.rows import adapter_rows
 from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
 from lora_from_scratch.variants import (
@@ -33,9 +35,12 @@ __all__ = [
     "LoRAConv1D",
     "LoRAEmbedding",
     "LoRALinear",
+    "LoRANF4Linear",
     "LoRAXSLinear",
     "LoraConfig",
     "LoraError",
+    "ModelBytes",
+    "NF4Linear",
     "OLoRALinear",
     "ParameterReport",
     "PiSSALinear",
@@ -44,6 +49,8 @@ __all__ = [
     "add_lora",
     "combine_adapters",
     "delete_adapter",
+    "dequantize_linears",
+    "dequantize_nf4",
     "disable_adapter",
     "effective_rank",
     "energy",
@@ -55,7 +62,11 @@ __all__ = [
     "merge",
     "merge_and_unload",
     "merged_state_dict",
+    "model_bytes",
+    "nf4_levels",
     "parameter_report",
+    "quantize_linears",
+    "quantize_nf4",
     "rank_for_energy",
     "remove_lora",
     "save_adapter",

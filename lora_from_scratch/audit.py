@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from lora_from_scratch.inject import Adapters, lora_layers
-from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.layers import LoRANF4Linear, trained_tensors
+from lora_from_scratch.nf4 import NF4Linear
 from lora_from_scratch.targets import head_modules, inside
 
 
@@ -87,7 +88,7 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     """Say which tensors of ``model`` train, why, and how many numbers that is.
 
     Works on any model, adapted or not. Tied parameters count once. A rank-r adapter of
-    an [out, in] linear counts r (in + out) numbers. ``print(parameter_report(model))``
+    an [out, in] linear counts r (in + out) numbers, a quantised linear as many weights as it stands for. ``print(parameter_report(model))``
     shows one line for each tensor that trains.
     """
     adapters = getattr(model, "lora", None)
@@ -97,14 +98,17 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     heads = head_modules(model)
     saved = injection.saved if injection else ()
 
+    quantised = [m for m in model.modules() if isinstance(m, (NF4Linear, LoRANF4Linear))]
+    stands_for = {id(m.weight): m.in_features * m.out_features for m in quantised}  # whose tensors are bytes
+
     total = added = head = size = 0
     trained = []
     for name, p in model.named_parameters():  # yields a tied parameter once
         is_factor = id(p) in factors
         is_head = any(inside(name, module) for module in heads)
-        total += p.numel()
+        total += stands_for.get(id(p), p.numel())
         added += p.numel() * is_factor
-        head += p.numel() * is_head
+        head += stands_for.get(id(p), p.numel()) * is_head
         if p.requires_grad:
             size += p.numel() * p.element_size()
             in_full = any(inside(name, module) for module in saved)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.inject import add_lora, is_adapted, remove_lora
+from lora_from_scratch.nf4 import NF4Linear
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import find_saved, find_targets, inside
 
@@ -33,11 +34,13 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
     Raises:
         LoraError: the models' names or shapes differ, a tensor that is neither a target
             nor saved has changed (all are named), the config's init or dora asks for a
-            start of its own, or see ``add_lora``. ``base`` is then as it was.
+            start of its own, the base is quantised, or see ``add_lora``. ``base`` is then as it was.
     """
     targets = find_targets(base, config)
     if config.dora or config.init not in ("kaiming", "gaussian"):
         raise LoraError("extract_lora makes plain LoRA: neither dora nor another init can be asked for")
+    if any(isinstance(base.get_submodule(name), NF4Linear) for name in targets):
+        raise LoraError("the base is quantised: dequantize_linears first, and extract from floats")
     if is_adapted(tuned):
         raise LoraError("the tuned model has adapters: merge_and_unload(tuned) first")
     saved = find_saved(base, config, targets)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.functional import FusedLoRA, can_fuse, lora_delta, lora_forward
+from lora_from_scratch.nf4 import NF4Linear, NF4Product, dequantize_nf4
 
 
 class Factor(nn.Module):
@@ -99,6 +100,26 @@ class LoRAConv1D(LoRALinear):
     transposed = True
 
 
+class LoRANF4Linear(LoRALinear):
+    """``LoRALinear`` on a base of 4 bits: ``y = Ŵ x + b + s B A x``, Ŵ the rounded W.
+
+    It shares the bytes of the ``NF4Linear`` that it replaces. The gradient for x goes
+    through Ŵ, which is made from the bytes again; no float copy is kept. It cannot be merged.
+    (Dettmers et al. 2023, arXiv:2305.14314, equation 5.)
+    """
+
+    def __init__(self, base: NF4Linear, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
+        self.out_features, self.in_features = base.out_features, base.in_features  # for matrix()
+        super().__init__(base, r, alpha, dropout, rslora)
+
+    def matrix(self) -> Tensor:
+        return dequantize_nf4(self.weight, (self.out_features, self.in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = NF4Product.apply(x, self.weight, self.bias, (self.out_features, self.in_features))
+        return y + lora_forward(self.dropout(x), *self.factors(), self.scaling)
+
+
 class LoRAEmbedding(Adapted, nn.Embedding):
     """A frozen embedding with a low-rank update: row i is ``E[i] + s B A[:, i]``.
 
@@ -157,8 +178,13 @@ def merged_weight(name: str, layer: nn.Module) -> Tensor:
     """What ``layer.weight`` becomes when merged: rounded once, to its own type and orientation.
 
     Raises:
-        LoraError: a sum is beyond the range of this type.
+        LoraError: a sum is beyond the range of this type, or the base is quantised.
     """
+    if isinstance(layer, LoRANF4Linear):
+        raise LoraError(
+            f"{name} has a base of 4 bits, to which merging would round the update away: leave it unmerged, or "
+            "save_adapter, remove_lora, dequantize_linears, load_adapter, and merge into the float weights"
+        )
     matrix = layer.adapted_matrix()
     weight = (matrix.T if layer.transposed else matrix).to(layer.weight.dtype)
     if not torch.isfinite(weight).all():

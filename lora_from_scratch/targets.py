@@ -6,6 +6,7 @@ import re
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError, pattern_matches
+from lora_from_scratch.nf4 import NF4Linear
 
 # These read `.weight` of their linears directly in some paths and would skip the adapter.
 BYPASSES = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -93,9 +94,9 @@ def _is_classifier(model: nn.Module) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it is a plain linear, or GPT-2's ``Conv1D`` (told by name: no import for its sake)."""
+    """Whether it is a plain linear, of floats or NF4, or GPT-2's ``Conv1D`` (told by name: no import for its sake)."""
     kind = type(module)
-    return kind is nn.Linear or (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
+    return kind in (nn.Linear, NF4Linear) or (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
 
 
 def exactly(names) -> str:

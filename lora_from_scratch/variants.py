@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.functional import lora_forward
-from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear
+from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
+from lora_from_scratch.nf4 import NF4Linear
 from lora_from_scratch.svd import truncated_svd
 
 
@@ -159,16 +160,17 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
     """The layer that takes the place of ``base``, whose full name is ``name``.
 
     Raises:
-        LoraError: the variant does not exist for an embedding, or the layer refuses ``base``.
+        LoraError: the variant does not exist for an embedding or a quantised linear, or the layer refuses ``base``.
     """
     r, alpha = config.rank_and_alpha(name)
     linear, conv1d = BY_VARIANT.get("dora" if config.dora else config.init, (LoRALinear, LoRAConv1D))
     kind = linear if isinstance(base, nn.Linear) else conv1d
-    if isinstance(base, nn.Embedding):
-        kind = LoRAEmbedding
-        if linear is not LoRALinear:
-            variant = "dora" if config.dora else f"init={config.init!r}"
-            raise LoraError(f"target {name!r} is an embedding, for which there is no {variant}")
+    for other, what in ((nn.Embedding, "an embedding"), (NF4Linear, "quantised")):
+        if isinstance(base, other):
+            kind = LoRAEmbedding if other is nn.Embedding else LoRANF4Linear
+            if linear is not LoRALinear:
+                variant = "dora" if config.dora else f"init={config.init!r}"
+                raise LoraError(f"target {name!r} is {what}, for which there is no {variant}")
     try:
         layer = kind(base, r, alpha, config.dropout, config.rslora)
     except LoraError as error:

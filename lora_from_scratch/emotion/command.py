@@ -20,7 +20,7 @@ from lora_from_scratch.emotion.methods import (
     uses_lora,
     with_random_labels,
 )
-from lora_from_scratch.emotion.model import SIDECAR, TRAINED, load_classifier, save_finetuned
+from lora_from_scratch.emotion.model import SIDECAR, TRAINED, load_classifier, quantize_encoder, save_finetuned
 from lora_from_scratch.emotion.parallel import processes
 from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.emotion.record import run_record
@@ -28,6 +28,7 @@ from lora_from_scratch.emotion.resume import CHECKPOINT, Checkpoint, check_setti
 from lora_from_scratch.emotion.spectra import update_spectra
 from lora_from_scratch.emotion.tables import load_data
 from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
+from lora_from_scratch.quantize import model_bytes
 
 RECORD = "record.json"
 
@@ -59,6 +60,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--variant", choices=VARIANTS, help="of LoRA: where A and B start, or what is done with B A")
     sub.add_argument("--b-ratio", type=float, help="B's learning rate as a multiple of A's (LoRA+)")
     sub.set_defaults(**LORA_DEFAULTS)
+    sub.add_argument("--quantize", choices=["nf4"], help="keep the encoder's linears in numbers of 4 bits (QLoRA)")
     sub.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the training rows")
     sub.add_argument("--max-steps", type=int, help="stop after so many steps (default: all epochs)")
     sub.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of all but the head")
@@ -188,6 +190,8 @@ def _check_method(args: argparse.Namespace) -> None:
     changed = [f"--{name.replace('_', '-')}" for name, value in LORA_DEFAULTS.items() if getattr(args, name) != value]
     if changed and not uses_lora(args.method):
         raise LoraError(f"{', '.join(changed)}: of no effect with --method {args.method}, which has no adapters")
+    if args.quantize and (args.method != "lora" or args.shard_base):
+        raise LoraError("--quantize is of a frozen base under adapters: with --method lora, and without --shard-base")
     if args.spectra and (args.method != "full" or args.control != "none"):
         raise LoraError("--spectra is of the update by --method full from pre-trained weights, without --control")
 
@@ -210,6 +214,9 @@ def _prepare(args: argparse.Namespace):
         reinitialise(classifier.model.backbone, args.seed)
         classifier.base_sha256 = f"none: {CONTROLS[args.control]}, seed {args.seed}"
         print(f"CONTROL: {CONTROLS[args.control]}")
+    if args.quantize:
+        quantize_encoder(classifier, args.quantize)
+        print(f"Base: {model_bytes(classifier.model).per_weight:.3f} bytes for each of the encoder's linear weights")
     classifier.method, lora = args.method, None
     if uses_lora(args.method):
         targets = encoder_targets(classifier.model.backbone, args.targets)

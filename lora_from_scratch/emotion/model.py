@@ -21,9 +21,10 @@ from lora_from_scratch.checkpoint import (
     write_whole,
 )
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.emotion.backbones import empty_encoder, load_encoder
+from lora_from_scratch.emotion.backbones import empty_encoder, encoder_targets, load_encoder
 from lora_from_scratch.emotion.data import LABEL_NAMES
 from lora_from_scratch.emotion.methods import choose_trained, uses_lora
+from lora_from_scratch.quantize import quantize_linears
 
 SIDECAR = "lora_from_scratch.json"
 TRAINED = "trained.safetensors"  # what trained, of a method without adapters
@@ -69,6 +70,7 @@ class TextClassifier:
     label_names: tuple[str, ...] = LABEL_NAMES
     max_length: int = 64
     method: str = "lora"
+    quantize: str | None = None  # in which numbers the encoder's linears are kept; None: in floats
 
 
 def build_classifier(name: str, num_labels: int = len(LABEL_NAMES)) -> EmotionClassifier:
@@ -116,6 +118,18 @@ def load_classifier(
     return TextClassifier(model, tokenizer, name, sha256, tuple(label_names), max_length)
 
 
+def quantize_encoder(classifier: TextClassifier, numbers: str) -> None:
+    """Keep every linear of the encoder's blocks in 4 bits, in place; the head stays as it is.
+
+    Raises:
+        LoraError: ``numbers`` is not "nf4"; see also ``quantize_linears``.
+    """
+    if numbers != "nf4":
+        raise LoraError(f"quantize is {numbers!r}, expected 'nf4'")
+    quantize_linears(classifier.model.backbone, encoder_targets(classifier.model.backbone))
+    classifier.quantize = numbers
+
+
 def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Path:
     """Save what trained in ``classifier.model``, and beside it what ``load_finetuned`` needs.
 
@@ -143,6 +157,8 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
         "label_names": list(classifier.label_names),
         "max_length": classifier.max_length,
     }
+    if classifier.quantize:
+        sidecar["quantize"] = classifier.quantize
     write_json(folder / SIDECAR, sidecar)
     return folder
 
@@ -173,6 +189,8 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
             f"but {classifier.backbone} has {classifier.base_sha256}"
         )
     classifier.method = sidecar.get("method", "lora")
+    if sidecar.get("quantize"):
+        quantize_encoder(classifier, sidecar["quantize"])
     if uses_lora(classifier.method):
         load_adapter(classifier.model, folder)
     else:

@@ -57,6 +57,7 @@ def run_settings(classifier, data, config) -> dict:
         "max_length": classifier.max_length,
         "base_dropout": getattr(encoder, "hidden_dropout_prob", getattr(encoder, "dropout", 0.0)),
         "method": classifier.method,
+        "quantize": classifier.quantize,
         "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint},
         "lora": asdict(lora.config) | {"scaling": lora.config.scaling} if lora else None,
         "train": asdict(config),
@@ -70,7 +71,8 @@ def check_settings(path: Path, settings: dict, saved: dict) -> None:
         LoraError: a setting differs from the saved one; every such setting is named,
             with both values. The data's source may differ where its rows do not.
     """
-    here, there = dict(_flat(json.loads(json.dumps(settings)))), {"train.b_ratio": 1.0} | dict(_flat(saved))
+    later = {"train.b_ratio": 1.0, "lora.vector_size": None, "quantize": None}  # no choice when older runs were saved
+    here, there = dict(_flat(json.loads(json.dumps(settings)))), later | dict(_flat(saved))
     if here["data.fingerprint"] == there.get("data.fingerprint"):
         here["data.source"] = there.get("data.source")
     faults = [

@@ -1,0 +1,84 @@
+"""Train LoRA on a base of 4 bits, and round what it learnt into 4 bits again; one record a seed.
+
+python -m scripts.qlora --seeds 0 1 2
+
+Each seed is one call of the command line below, with the settings of the sweep's all-linear-r8-s2 and
+NF4 for the frozen linears. The record goes to results/qlora/minilm/; its part "rounded" says what
+became of the adapter when it was added to the base and the sum rounded to NF4 again: by linear the
+share of codes that changed, and the error beside the update's size; and the predictions on test.
+"""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lora_from_scratch import LoraError, dequantize_nf4, lora_delta, quantize_nf4
+from lora_from_scratch.checkpoint import read_json, write_json
+from lora_from_scratch.emotion import evaluate, load_emotion, load_finetuned
+from lora_from_scratch.inject import lora_layers
+from lora_from_scratch.nf4 import absmax_and_codes, unpack
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "results" / "qlora" / "minilm"
+FLAGS = "--quantize nf4 --precision bf16 --batch-size 16 --rank 8 --scaling 2 --lr 1e-3"
+
+
+def codes(packed: Tensor, weights: int) -> Tensor:
+    return unpack(absmax_and_codes(packed, weights)[1])[:weights]
+
+
+@torch.no_grad()
+def round_in(model: nn.Module) -> dict[str, dict]:
+    """Replace the base of every adapted linear by ``base + s B A`` rounded to NF4, and its B by zero.
+
+    Returns by linear: the share of ``codes`` that changed, the update's ``size``, what arrived of it
+    ``along`` its direction (1: all), and the ``error`` of the rounded sum, both in units of that size.
+    """
+    found = {}
+    for name, layer in lora_layers(model):
+        W, delta = layer.matrix(), lora_delta(*layer.factors(), layer.scaling).float()
+        packed = quantize_nf4(W + delta)
+        arrived = dequantize_nf4(packed, W.shape) - W
+        found[name] = {
+            "codes": (codes(packed, W.numel()) != codes(layer.weight, W.numel())).float().mean().item(),
+            "size": (delta.norm() / W.norm()).item(),
+            "along": ((arrived * delta).sum() / delta.square().sum()).item(),
+            "error": ((arrived - delta).norm() / delta.norm()).item(),
+        }
+        layer.weight.copy_(packed)
+        layer.lora_B.weight.zero_()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args()
+    data = load_emotion()
+    for seed in args.seeds:
+        path = RECORDS / f"all-linear-r8-s2-seed{seed}.json"
+        if path.exists():
+            continue
+        out = ROOT / "runs" / "qlora" / path.stem
+        words = ["finetune", "--out", str(out.relative_to(ROOT)), "--resume", "--overwrite", *FLAGS.split(), "--seed", str(seed)]
+        if subprocess.run([sys.executable, "-m", "lora_from_scratch", *words], cwd=ROOT).returncode:
+            return 1
+        classifier, record = load_finetuned(out), read_json(out / "record.json")
+        layers = round_in(classifier.model)
+        record["rounded"] = {"layers": layers, "test": asdict(evaluate(classifier, data.test))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+        print(f"{path.stem}: {record['test']['accuracy']:.4f}, rounded {record['rounded']['test']['accuracy']:.4f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LoraError as error:
+        sys.exit(f"error: {error}")
