@@ -16,6 +16,7 @@ from lora_from_scratch.inject import add_lora, remove_lora
 from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear
 from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
 from lora_from_scratch.rows import adapter_rows
+from lora_from_scratch.shared_vector import SharedVectorLinear
 from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
 from lora_from_scratch.variants import (
     DoRALinear,
@@ -39,6 +40,7 @@ __all__ = [
     "OLoRALinear",
     "ParameterReport",
     "PiSSALinear",
+    "SharedVectorLinear",
     "adapter_rows",
     "add_adapter",
     "add_lora",

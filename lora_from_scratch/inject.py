@@ -15,6 +15,7 @@ from torch import nn
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.layers import Adapted, trained_tensors
 from lora_from_scratch.targets import find_saved, find_targets, inside
+from lora_from_scratch.shared_vector import share_vector
 from lora_from_scratch.variants import adapted_layer
 
 
@@ -85,6 +86,8 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
+    if config.init == "shared_vector":
+        share_vector(list(modules.values()))
     return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
 
 
@@ -201,7 +204,8 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
             new.bias = old.bias
         own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []
         for tensor in own:
-            tensor.data = tensor.data.to(new.weight.device, torch.promote_types(tensor.dtype, new.weight.dtype))
+            wide = torch.promote_types(tensor.dtype, new.weight.dtype) if tensor.is_floating_point() else tensor.dtype
+            tensor.data = tensor.data.to(new.weight.device, wide)
         new.train(old.training)
     else:
         like = dict(old.named_parameters()) | dict(old.named_buffers())
