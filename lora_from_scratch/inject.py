@@ -14,8 +14,8 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.layers import Adapted, trained_tensors
-from lora_from_scratch.targets import find_saved, find_targets, inside
 from lora_from_scratch.shared_vector import share_vector
+from lora_from_scratch.targets import find_saved, find_targets, inside
 from lora_from_scratch.variants import adapted_layer
 
 

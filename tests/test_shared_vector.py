@@ -6,7 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_from_scratch import LoraConfig, LoraError, SharedVectorLinear, add_lora, load_adapter, parameter_report, save_adapter
+from lora_from_scratch import (
+    LoraConfig,
+    LoraError,
+    SharedVectorLinear,
+    add_lora,
+    load_adapter,
+    parameter_report,
+    save_adapter,
+)
 from lora_from_scratch.checkpoint import CONFIG, WEIGHTS
 from tests.conftest import assert_unchanged, state_of, tiny_bert
 
