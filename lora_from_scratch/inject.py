@@ -28,6 +28,10 @@ class Injection:
     saved: tuple[str, ...]  # modules that train in full
     modules: dict[str, nn.Module]  # path -> adapted layer, or copy of a saved module
 
+    def __post_init__(self):
+        if self.config.init == "shared_vector":
+            share_vector([self.modules[name] for name in self.targets])
+
 
 @dataclass
 class Adapters:
@@ -86,8 +90,6 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
-    if config.init == "shared_vector":
-        share_vector(list(modules.values()))
     return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
 
 

@@ -79,12 +79,16 @@ class Run:
 INITS = {"xs": "lora_xs", "data": "lora_xs", "vector": "shared_vector", "lora": "kaiming"}
 
 
-# What is tried within 2,256 numbers: method, (r, k, vector_size), rates.
+# What is tried within 2,256 numbers, and the rates tried.
 TUNED = {
     "data-r7": (Run("data", 7, 80, 0.0), (2e-2, 5e-2)),
     "xs-r7": (Run("xs", 7, 80, 0.0), (2e-2,)),
     "vector-1770": (Run("vector", 1, 80, 0.0, vector_size=1770), (2e-2,)),
 }
+# By numbers trained, head included: (r, k), from the budget's own size outwards.
+SIZES = {
+    2250: (7, 80), 5766: (12, 96), 30534: (28, None), 774: (4, 32), 294: (2, 24), 102: (1, 10), 16710: (20, None), 59910: (40, None),
+}  # fmt: skip
 
 
 def runs() -> dict[str, Run]:
@@ -93,6 +97,11 @@ def runs() -> dict[str, Run]:
     for name, (run, rates) in TUNED.items():
         for rate in rates:
             found[f"tune-{name}-lr{rate:g}"] = replace(run, lr=rate, steps=TUNE_STEPS)
+    for seed in SEEDS:
+        for numbers, (r, k) in SIZES.items():
+            found[f"xs-{numbers}-seed{seed}"] = Run("xs", r, k, 2e-2, seed=seed)
+        found[f"data-2250-seed{seed}"] = Run("data", 7, 80, 2e-2, seed=seed)
+        found[f"vector-2256-seed{seed}"] = Run("vector", 1, 80, 2e-2, vector_size=1770, seed=seed)
     return found
 
 
