@@ -1,6 +1,15 @@
 """Side-by-side measurements, each a command that writes its record to results/."""
 
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import TextData, load_emotion
+from lora_from_scratch.emotion.record import environment
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def real_data() -> TextData:
@@ -9,3 +18,9 @@ def real_data() -> TextData:
     if not data.is_real:
         raise SystemExit(f"error: this is measured on the public dataset, and there is only {data}: set EMOTION_DATA_DIR")
     return data
+
+
+def write_record(path: Path, benchmark: str, **facts) -> None:
+    """Write what was measured, under the command and the machine that it was measured with."""
+    command = shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
+    write_json(path, {"command": command, "environment": environment(), "peft": version("peft")} | facts)

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -34,8 +33,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks import RESULTS, real_data, write_record
 from lora_from_scratch import LoraConfig
-from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import (
     TrainConfig,
     TrainingFailed,
@@ -43,7 +42,6 @@ from lora_from_scratch.emotion import (
     evaluate,
     finetune,
     load_classifier,
-    load_emotion,
 )
 from lora_from_scratch.emotion.backbones import find_weights
 from lora_from_scratch.emotion.batches import tokenise
@@ -51,7 +49,6 @@ from lora_from_scratch.emotion.data import Split, TextData
 from lora_from_scratch.emotion.evaluate import score
 from lora_from_scratch.emotion.memory import peak_memory
 from lora_from_scratch.emotion.methods import choose_trained
-from lora_from_scratch.emotion.record import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 TURN = 400  # rows
@@ -77,8 +74,8 @@ class Contender:
 CONTENDERS = {
     "ours": Contender("our defaults", batch=4, lr=5e-4, head_lr=2e-3, scaling=8.0),
     "ours, batch 8": Contender("ours, with the Trainer's batch", lr=5e-4, head_lr=2e-3, scaling=8.0),
-    "ours, batch 16": Contender("ours, for speed", batch=16, head_lr=2e-3, scaling=8.0),
-    "ours, batch 8, bf16": Contender("ours", lr=5e-4, head_lr=2e-3, scaling=8.0, precision="bf16"),
+    "ours, batch 8, bf16": Contender("the same in bf16", lr=5e-4, head_lr=2e-3, scaling=8.0, precision="bf16"),
+    "ours, batch 16, bf16": Contender("ours, for speed", batch=16, head_lr=2e-3, precision="bf16"),
     "peft": Contender("Trainer and PEFT as documented", trainer=True),
     "peft, grouped, bf16": Contender("the same, rows grouped by length, bf16", True, grouped=True, precision="bf16"),
     "original, padded to 64": Contender("all but attention trains", True, 16, 1e-4, pad_to=64, unfrozen=True),
@@ -194,12 +191,11 @@ def contend(name: str, rows: int, seed: int, threads: int) -> None:
     """One contender's process: speaks "turn", waits for a line, and at last prints its result."""
     imports = peak_memory()
     torch.set_num_threads(threads)
-    how, data = CONTENDERS[name], load_emotion()
+    how, data = CONTENDERS[name], real_data()
     data = replace(data, train=head_of(data.train, rows))
     with contextlib.redirect_stdout(sys.stderr):  # the real one speaks with the parent
         result = (train_theirs if how.trainer else train_ours)(how, data, Turns(), seed)
     result["memory"] -= imports
-    result |= {"is_real": data.is_real or rows < 16_000}
     print(json.dumps(result), file=sys.__stdout__, flush=True)
 
 
@@ -243,12 +239,13 @@ def main() -> None:
     parser.add_argument("--only", help="contenders, with semicolons between them (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench-finetune.json", help="the record's file")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench-finetune.json", help="the record's file")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
         contend(args.contender, args.rows, args.seed, args.threads)
         return
+    real_data()
     names = args.only.split(";") if args.only else list(CONTENDERS)
     unknown = sorted(set(names) - set(CONTENDERS))
     if unknown:
@@ -259,9 +256,7 @@ def main() -> None:
         print(f"{name:<26} {row['seconds']:7.0f} {row['memory'] / 1e6:18.0f} {row['accuracy']:21.4f}")
     settings = {"rank": RANK, "rows": args.rows, "seed": args.seed, "threads": args.threads, "turn": TURN}
     how = {name: vars(CONTENDERS[name]) for name in names}
-    command = shlex.join(["python", "-m", "benchmarks.finetune", *sys.argv[1:]])
-    facts = {"command": command, "environment": environment(), "peft": version("peft"), "settings": settings}
-    write_json(args.out, facts | {"contenders": how, "results": results})
+    write_record(args.out, "finetune", settings=settings, contenders=how, results=results)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,9 @@ in the same repeat. Allocations are counted in activations, of tokens x width nu
 """
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -24,12 +21,10 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import Tensor, nn
 
+from benchmarks import RESULTS, write_record
 from benchmarks.ledger import Ledger
 from lora_from_scratch import DoRALinear, LoRALinear, lora_forward
-from lora_from_scratch.checkpoint import write_json
-from lora_from_scratch.emotion.record import environment
 
-ROOT = Path(__file__).resolve().parent.parent
 WIDTH, RANK, ALPHA, TOKENS = 768, 8, 16, (64, 512, 2048)
 Forward = Callable[[Tensor], Tensor]
 
@@ -108,7 +103,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200, help="how often each variant runs (default: 200)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench-layers.json", help="the record's file")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench-layers.json", help="the record's file")
     args = parser.parse_args()
     if args.repeats < 2:
         parser.error(f"--repeats must be at least 2, got {args.repeats}")
@@ -123,10 +118,7 @@ def main() -> None:
             low, high = row["time_quartiles"]
             print(f"  {name:<25} {operations:>9} {numbers:>13} {row['time']:>10.2f}  ({low:.2f} to {high:.2f})")
     settings = {"width": WIDTH, "rank": RANK, "repeats": args.repeats, "threads": args.threads, "device": args.device, "dtype": "float32"}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "-m", "benchmarks.layers", *sys.argv[1:]])
-    facts = {"command": command, "environment": environment(), "peft": version("peft"), "settings": settings}
-    write_json(args.out, facts | {"tokens": by_tokens})
+    write_record(args.out, "layers", settings=settings, tokens=by_tokens)
 
 
 if __name__ == "__main__":

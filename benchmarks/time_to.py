@@ -17,10 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import real_data
-from lora_from_scratch.checkpoint import write_json
+from benchmarks import RESULTS, real_data, write_record
 from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
-from lora_from_scratch.emotion.record import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3 --epochs 3 --no-test --checkpoint-every 0"
@@ -47,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mark", type=float, default=0.925)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench-time-to.json", help="the record's file")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench-time-to.json", help="the record's file")
     args = parser.parse_args()
     real_data()
     precision = "bf16" if cpu_is_fast_in_bf16() else "fp32"
@@ -60,9 +58,7 @@ def main() -> None:
         last = runs[-1]["epochs"][-1]
         word = "reached" if last["accuracy"] >= args.mark else "not reached"
         print(f"seed {seed}: {args.mark} {word}: {last['accuracy']:.4f} after {last['seconds']:.0f} s", flush=True)
-    command = shlex.join(["python", "-m", "benchmarks.time_to", *sys.argv[1:]])
-    facts = {"command": command, "environment": environment(), "finetune": flags, "mark": args.mark}
-    write_json(args.out, facts | {"runs": runs})
+    write_record(args.out, "time_to", finetune=flags, mark=args.mark, runs=runs)
 
 
 if __name__ == "__main__":

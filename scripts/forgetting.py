@@ -16,19 +16,16 @@ import copy
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch import LoraConfig, LoraError
 from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import Split, TextClassifier, TextData, TrainConfig, load_classifier, load_emotion
 from lora_from_scratch.emotion.backbones import encoder_targets
-from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.evaluate import evaluate, predict_features
 from lora_from_scratch.emotion.forgetting import (
     grade_agreement,
@@ -38,10 +35,10 @@ from lora_from_scratch.emotion.forgetting import (
 )
 from lora_from_scratch.emotion.methods import choose_trained
 from lora_from_scratch.emotion.neutral import SENTENCES
-from lora_from_scratch.emotion.recipe import parameter_groups, rate_share
 from lora_from_scratch.emotion.record import environment
 from lora_from_scratch.emotion.spectra import gaussian_like
 from lora_from_scratch.layers import Adapted, merged_weight
+from scripts.plain_loop import steps_of
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "sweep" / "minilm" / "forgetting.json"
@@ -156,29 +153,6 @@ def turned_down(classifier: TextClassifier, probe: Probe, part: float) -> dict:
         elif name.startswith("backbone.") and ".lora_" not in name:
             p.copy_(before[name] + part * (p - before[name]))
     return probe.measure(TextClassifier(other, classifier.tokenizer, classifier.backbone, classifier.base_sha256))
-
-
-def steps_of(classifier: TextClassifier, data: TextData, config: TrainConfig, order: int) -> Iterator[tuple[int, float]]:
-    """Train what requires a gradient as ``finetune`` does; after each step its number, from 0, and its loss."""
-    model = classifier.model.train()
-    groups = [{**group, "lr": group["peak"]} for group in parameter_groups(model, config)]
-    stepper = torch.optim.AdamW(groups, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    tokenizer = classifier.tokenizer
-    ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
-    loader = iter(train_loader(ids, data.train.labels, tokenizer.pad_token_id, config.batch_size, order))
-    for step in range(config.max_steps):
-        batch = next(loader)
-        for group in stepper.param_groups:
-            group["lr"] = group["peak"] * rate_share(step, config.max_steps, config.warmup)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(batch["input_ids"], batch["attention_mask"])
-        loss = F.cross_entropy(logits.float(), batch["labels"])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, config.clip)
-        stepper.step()
-        stepper.zero_grad()
-        yield step, loss.item()
 
 
 def follow(name: str, seed: int, data: TextData, probe: Probe) -> dict:

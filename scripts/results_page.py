@@ -8,6 +8,8 @@ from statistics import mean
 
 from lora_from_scratch.emotion.claims import audit_claims
 from lora_from_scratch.emotion.compare import accuracy, estimate, macro_f1, missed, read_row_facts
+from scripts.markdown import table
+from scripts.speed_tables import speed
 
 INTRODUCTION = """\
 # Results
@@ -48,17 +50,12 @@ def family(name: str) -> str:
     return next((f for f in sorted(FAMILIES, key=len, reverse=True) if name == f or name.startswith(f"{f}-")), name)
 
 
-def table(head: list[str], rows: list[list]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
 def page(results: Path) -> str:
     """The whole page, with a part for every backbone that has records."""
     text = f"{INTRODUCTION}\n## Yardsticks\n\n{yardsticks(results)}\n"
     for folder in sorted(path for path in (results / "sweep").iterdir() if path.is_dir()):
         text += f"\n## {folder.name}\n" + "".join(f"\n{part}\n" for part in parts(folder, results / "rows.json"))
-    return text
+    return f"{text}\n{speed(results)}\n".rstrip() + "\n"
 
 
 def yardsticks(results: Path) -> str:

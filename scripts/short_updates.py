@@ -14,10 +14,10 @@ import argparse
 import shlex
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lora_from_scratch import LoraError, rank_for_energy
@@ -31,12 +31,11 @@ from lora_from_scratch.emotion import (
     load_classifier,
     load_emotion,
 )
-from lora_from_scratch.emotion.batches import tokenise, train_loader
 from lora_from_scratch.emotion.methods import choose_trained
-from lora_from_scratch.emotion.recipe import parameter_groups, rate_share
 from lora_from_scratch.emotion.record import environment
 from lora_from_scratch.emotion.spectra import update_spectra, updates
 from scripts.full_updates import alike, noises
+from scripts.plain_loop import steps_of
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "sweep" / "minilm" / "short-updates.json"
@@ -49,28 +48,9 @@ KEPT = (0, 1, 4, 8)
 def train(data: TextData, optimiser: str, config: TrainConfig) -> tuple[TextClassifier, float]:
     """A full fine-tune of so many steps as ``finetune`` does it, but for the optimiser; and its last losses' mean."""
     classifier = load_classifier("minilm", seed=config.seed)
-    model = choose_trained(classifier.model, "full").train()
-    groups = [{**group, "lr": group["peak"]} for group in parameter_groups(model, config)]
-    if optimiser == "sgd":
-        stepper = torch.optim.SGD(groups, momentum=MOMENTUM)
-    else:
-        stepper = torch.optim.AdamW(groups, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True)
-    tokenizer = classifier.tokenizer
-    ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
-    loader = iter(train_loader(ids, data.train.labels, tokenizer.pad_token_id, config.batch_size, config.seed))
-    losses = []
-    for step in range(config.max_steps):
-        batch = next(loader)
-        for group in stepper.param_groups:
-            group["lr"] = group["peak"] * rate_share(step, config.max_steps, config.warmup)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = model(batch["input_ids"], batch["attention_mask"])
-        loss = F.cross_entropy(logits.float(), batch["labels"])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        stepper.step()
-        stepper.zero_grad()
-        losses.append(loss.item())
+    choose_trained(classifier.model, "full")
+    sgd = partial(torch.optim.SGD, momentum=MOMENTUM) if optimiser == "sgd" else None
+    losses = [loss for _, loss in steps_of(classifier, data, config, config.seed, sgd)]
     last = losses[-50:]
     return classifier, sum(last) / len(last)
 

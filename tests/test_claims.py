@@ -1,6 +1,7 @@
 """The verdicts on the public claims, and the page of results, from made-up records."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from lora_from_scratch.emotion.claims import RANKS, SCALINGS, audit_claims
 from lora_from_scratch.emotion.compare import RowFacts
 from scripts.results_page import FAMILIES, family, page, read_groups
+from scripts.speed_tables import gpu_memory, speed, step
+
+ROOT = Path(__file__).resolve().parent.parent
 
 NAMES = ("sadness", "joy", "love", "anger", "fear", "surprise")
 LABELS = np.random.default_rng(0).integers(6, size=1200)
@@ -101,3 +105,25 @@ def test_groups_are_the_seeds_of_a_setting(results):
     assert {name: len(runs) for name, runs in read_groups(results / "sweep" / "minilm").items()} == {
         "all-linear-r8-s2": 2, "attention-r1-s2": 2, "head": 2,
     }  # fmt: skip
+
+
+def test_the_page_shows_each_benchmark_as_its_record_has_it():
+    name, results = "bench-step.json", ROOT / "results"
+    record = json.loads((results / name).read_text(encoding="utf-8"))
+    assert "### One step beside its floor" in (before := speed(results))
+    record["batch"]["16"]["ours"]["time"] = 7.89
+    assert "| 7.89 [" in step(record)
+    assert "| 7.89 [" not in before
+    assert speed(ROOT / "book") == ""  # no record, no heading
+
+
+def test_a_gpus_memory_is_shown_beside_its_prediction():
+    predicted = {"weights": 80, "gradients": 5, "optimizer": 10, "activations": 5, "peak": None}
+    record = {
+        "command": "python -m scripts.gpu_check", "tokens": 64,
+        "environment": {"gpu": "a card", "processor": "an abacus", "threads": 1, "libraries": {"torch": "2.13.0"}},
+        "memory": {"minilm": {"lora, batch 1": {
+            "predicted": {k: v and v * 10**6 for k, v in predicted.items()}, "measured": {"peak": 110 * 10**6}}}},
+    }  # fmt: skip
+    shown = gpu_memory(record)
+    assert "| minilm | lora, batch 1 | 100 | 110 | 1.10 |" in shown and "on a card, torch" in shown

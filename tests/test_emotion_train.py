@@ -19,6 +19,7 @@ from lora_from_scratch.emotion import (
 )
 from lora_from_scratch.emotion.evaluate import predict_logits, score
 from lora_from_scratch.emotion.recipe import rate_share
+from scripts.plain_loop import steps_of
 from tests.conftest import assert_unchanged, state_of
 
 EXACT = {"precision": "fp32", "batch_size": 16, "head_lr": None}
@@ -47,6 +48,18 @@ def test_training_learns_repeats_to_the_bit_and_leaves_the_base_alone(classifier
     torch.manual_seed(0)
     add_lora(again.model, LoraConfig(4, 8, encoder_targets(again.model.backbone)))
     assert finetune(again, data, TrainConfig(lr=2e-2, epochs=3, **EXACT)).steps == history.steps
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_scripts_plain_loop_takes_the_same_steps(classifier, data, tiny_backbone, precision):
+    config = TrainConfig(lr=2e-2, max_steps=20, **EXACT | {"precision": precision})
+    finetune(classifier, data, config)
+    other = load_classifier(tiny_backbone)
+    torch.manual_seed(0)
+    add_lora(other.model, LoraConfig(4, 8, encoder_targets(other.model.backbone)))
+    assert len(list(steps_of(other, data, config, order=0))) == 20
+    mine, theirs = state_of(classifier.model)["weights"], state_of(other.model)["weights"]
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_a_loss_that_becomes_nan_leaves_the_model_as_it_was(classifier, data):

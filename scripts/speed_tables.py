@@ -1,0 +1,117 @@
+"""The part of the book's page of results that is about time and memory, from results/bench-*.json and gpu-*.json."""
+
+import json
+from pathlib import Path
+
+from scripts.markdown import table
+
+INTRODUCTION = """\
+## Time and memory
+
+Contenders took turns in one run on one machine, so that only their ratios are compared; the seconds
+of another machine are others. Brackets hold the quartiles over batches.
+"""
+
+
+def speed(results: Path) -> str:
+    """The tables of those benchmarks that have a record."""
+    parts = {"bench-step": step, "bench-finetune": epoch, "bench-time-to": time_to, "bench-layers": layers}
+    parts |= {"bench-layers-gpu": layers, "gpu-memory": gpu_memory}
+    records = {name: results / f"{name}.json" for name in parts}
+    found = [parts[name](json.loads(path.read_text(encoding="utf-8"))) for name, path in records.items() if path.exists()]
+    return "\n\n".join([INTRODUCTION.rstrip(), *found]) if found else ""
+
+
+def _made(record: dict) -> str:
+    at, settings = record["environment"], record.get("settings", {})
+    threads = settings.get("threads", at["threads"])
+    peft = f", peft {record['peft']}" if "peft" in record else ""
+    where = at["gpu"] if _on_gpu(record) else f"{at['processor']}, {threads} thread(s)"
+    return f"`{record['command']}`, on {where}, torch {at['libraries']['torch']}{peft}."
+
+
+def _on_gpu(record: dict) -> bool:
+    return "memory" in record or record.get("settings", {}).get("device") == "cuda"
+
+
+def _spread(row: dict) -> str:
+    low, high = row["time_quartiles"]
+    return f"{row['time']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def step(record: dict) -> str:
+    sizes = record["batch"]
+    first = next(iter(sizes.values()))
+    lines = [[name, *(_spread(sizes[size][name]) for size in sizes)] for name in first]
+    making = [f"{row['seconds_to_compile']:.0f}" for rows in sizes.values() for row in rows.values() if "seconds_to_compile" in row]
+    note = f" torch.compile took {', '.join(making)} seconds before, for each network that it made." if making else ""
+    return (
+        "### One step beside its floor\n\nThe floor is the frozen network's forward pass and the gradient of its activations, in float32. "
+        f"All adapt the six linears of every block of MiniLM at rank {record['settings']['rank']}.\n\n"
+        f"{table(['step', *(f'batch {size}' for size in sizes)], lines)}\n\n{_made(record)}{note}"
+    )
+
+
+def epoch(record: dict) -> str:
+    """Seconds as a share of those of transformers' Trainer with PEFT, as its documentation sets it up."""
+    results, how = record["results"], record["contenders"]
+    base = results["peft"]
+    lines = [
+        [
+            name, how[name]["what"], how[name]["batch"], f"{row['seconds'] / base['seconds']:.2f}",
+            f"{row['memory'] / 1e6:.0f}", f"{100 * row['accuracy']:.2f}",
+        ]
+        for name, row in results.items()
+    ]  # fmt: skip
+    head = ["contender", "what", "batch", "time / peft's", "MB above the imports", "validation accuracy"]
+    return (
+        f"### An epoch beside transformers' Trainer with PEFT\n\n{record['settings']['rows']:,} training rows of emotion, rank "
+        f"{record['settings']['rank']}, one seed; the accuracy is that after the epoch.\n\n{table(head, lines)}\n\n{_made(record)}"
+    )
+
+
+def time_to(record: dict) -> str:
+    lines = []
+    for run in record["runs"]:
+        last = run["epochs"][-1]
+        lines.append([run["seed"], last["epoch"], f"{100 * last['accuracy']:.2f}", f"{last['seconds']:.0f}"])
+    head = ["seed", "epochs", "validation accuracy", "seconds"]
+    return (
+        f"### Time to {100 * record['mark']:g} % validation accuracy\n\nFrom the start of the process, imports and loading counted, "
+        f"with `finetune {record['finetune']}`.\n\n{table(head, lines)}\n\n{_made(record)}"
+    )
+
+
+def layers(record: dict) -> str:
+    sizes = record["tokens"]
+    first = next(iter(sizes.values()))
+    largest = list(sizes.values())[-1]
+    lines = [
+        [
+            name, *(f"{largest[name][f'{way}_operations']}" for way in ("forward", "backward")),
+            *(f"{largest[name][f'{way}_allocations']:.2f}" for way in ("forward", "backward")),
+            *(_spread(sizes[size][name]) for size in sizes),
+        ]
+        for name in first
+    ]  # fmt: skip
+    head = ["layer", "operations forward", "backward", "allocations forward", "backward", *(f"time, {size} tokens" for size in sizes)]
+    settings = record["settings"]
+    where = ", on a GPU" if _on_gpu(record) else ""
+    return (
+        f"### One adapted layer beside the frozen one{where}\n\n{settings['width']} to {settings['width']} at rank {settings['rank']}; allocations in sizes "
+        f"of the output, at the most tokens; time as a ratio to the frozen layer's.\n\n{table(head, lines)}\n\n{_made(record)}"
+    )
+
+
+def gpu_memory(record: dict) -> str:
+    lines = []
+    for model, cases in record["memory"].items():
+        for case, found in cases.items():
+            guess = sum(size for part, size in found["predicted"].items() if part != "peak")
+            peak = found["measured"]["peak"]
+            lines.append([model, case, f"{guess / 1e6:,.0f}", f"{peak / 1e6:,.0f}", f"{peak / guess:.2f}"])
+    head = ["backbone", "step", "predicted MB", "peak MB", "peak / predicted"]
+    return (
+        f"### Memory of a step on a GPU\n\n{record['tokens']} tokens a row; full fine-tuning and LoRA at rank 8 in all linears.\n\n"
+        f"{table(head, lines)}\n\n{_made(record)}"
+    )
