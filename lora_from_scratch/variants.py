@@ -193,6 +193,11 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
     return layer
 
 
+def is_B(name: str) -> bool:
+    """Whether a parameter of this name is the B of an adapted layer."""
+    return name.endswith((".lora_B.weight", ".lora_embedding_B"))
+
+
 def lora_plus_groups(model: nn.Module, lr: float, ratio: float = 16.0) -> list[dict]:
     """Parameter groups for an optimiser: every B at ``ratio`` times the rate of the rest.
 
@@ -205,8 +210,7 @@ def lora_plus_groups(model: nn.Module, lr: float, ratio: float = 16.0) -> list[d
     if not (lr > 0 and ratio > 0):
         raise LoraError(f"lr and ratio must be positive, got {lr!r} and {ratio!r}")
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    is_B = [name.endswith((".lora_B.weight", ".lora_embedding_B")) for name, _ in trained]
-    if not any(is_B):
+    if not any(is_B(name) for name, _ in trained):
         raise LoraError("no lora_B trains in this model: LoRA+ needs add_lora(model, config) first")
-    rest, fast = ([p for (_, p), b in zip(trained, is_B, strict=True) if b is want] for want in (False, True))
+    rest, fast = ([p for name, p in trained if is_B(name) is want] for want in (False, True))
     return [{"params": rest, "lr": lr}, {"params": fast, "lr": lr * ratio}]

