@@ -149,7 +149,7 @@ def summarise(records: list[dict]) -> list[Summary]:
     groups = defaultdict(list)
     for r in records:
         train = asdict(TrainConfig()) | r["train"] | {"seed": None}  # an older record lacks what was then no choice
-        setting = [r["backbone"], r.get("max_length"), r["lora"], train, r["history"]["precision"]]
+        setting = [r["backbone"], r.get("max_length"), {"vector_size": None} | r["lora"], train, r["history"]["precision"]]
         groups[json.dumps(setting, sort_keys=True)].append(r)
     rows = [_summary(runs) for runs in groups.values()]
     return sorted(rows, key=lambda row: (row.backbone, row.rank, row.recipe))
