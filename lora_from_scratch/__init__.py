@@ -18,6 +18,7 @@ from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, 
 from lora_from_scratch.nf4 import NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
 from lora_from_scratch.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
 from lora_from_scratch.rows import adapter_rows
+from lora_from_scratch.shared_vector import SharedVectorLinear
 from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
 from lora_from_scratch.variants import (
     DoRALinear,
@@ -44,6 +45,7 @@ __all__ = [
     "OLoRALinear",
     "ParameterReport",
     "PiSSALinear",
+    "SharedVectorLinear",
     "adapter_rows",
     "add_adapter",
     "add_lora",

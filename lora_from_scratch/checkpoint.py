@@ -16,7 +16,6 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, is_adapted, prepare
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.peft_format import from_fields, to_fields
-from lora_from_scratch.variants import LoRAXSLinear
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
@@ -34,7 +33,8 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
     targets. PEFT reads both. Each file appears whole or not at all.
 
     PiSSA and OLoRA are written as the plain LoRA of rank 2r that they are. LoRA-XS is
-    written as R [r, r] and a few probes of A and B, which only this package reads,
+    written as R [r, r] and a few probes of A and B (plain, if its bases are not those of W),
+    a shared vector once, with probes of what was drawn. Only this package reads these two,
     unless ``plain`` asks for factors of full size.
 
     Raises:
@@ -51,11 +51,12 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
             "modules in modules_to_save, or freeze them"
         )
     plain = plain or injection.config.init in ("pissa", "olora")
+    plain = plain or any(getattr(module, "own_bases", False) for module in injection.modules.values())
     tensors = {}
     for name, places in _places(injection).items():
         if plain and name in injection.targets and "lora_embedding_A" not in places:
             places = dict(zip(("lora_A.weight", "lora_B.weight"), injection.modules[name].factors(), strict=True))
-        elif isinstance(injection.modules[name], LoRAXSLinear):
+        elif hasattr(injection.modules[name], "probes"):
             places = places | {PROBES: injection.modules[name].probes()}
         tensors |= {f"{PREFIX}{name}.{key}": t.detach().cpu().contiguous().clone() for key, t in places.items()}
     endless = [key.removeprefix(PREFIX) for key, t in tensors.items() if not torch.isfinite(t).all()]
@@ -164,24 +165,26 @@ def _read(base: nn.Module, folder: Path) -> Injection:
             del tensors[key]
     probes = {
         f"{name}.{PROBES}": module.probes()
-        for name, module in injection.modules.items() if isinstance(module, LoRAXSLinear)
+        for name, module in injection.modules.items() if hasattr(module, "probes")
     }  # fmt: skip
     check_tensors(tensors, places | probes, folder / WEIGHTS)
     off = [key for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
         where = ", ".join(off)
-        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or their singular vectors differ here: {where}")
+        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or what was drawn or decomposed differs here: {where}")
     for key, place in places.items():
         place.copy_(tensors[key])
     return injection
 
 
 def _places(injection: Injection) -> dict[str, dict[str, Tensor]]:
-    """Every tensor that belongs to an adapter: module -> name within it -> tensor."""
-    return {
-        name: module.state_dict(keep_vars=True) if name in injection.saved else trained_tensors(module)
-        for name, module in injection.modules.items()
-    }
+    """Every tensor that belongs to an adapter: module -> name within it -> tensor. A shared one comes once."""
+    places, seen = {}, set()
+    for name, module in injection.modules.items():
+        owned = module.state_dict(keep_vars=True) if name in injection.saved else trained_tensors(module)
+        places[name] = owned if name in injection.saved else {k: t for k, t in owned.items() if id(t) not in seen}
+        seen |= {id(t) for t in owned.values()}
+    return places
 
 
 def _serialise(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 LARGEST = 3.4e38  # of float32, in which adapters compute
 BAD_REGEX = (re.error, OverflowError, RecursionError)  # what compiling a string may raise
-INITS = ("kaiming", "gaussian", "pissa", "olora", "lora_xs")
+INITS = ("kaiming", "gaussian", "pissa", "olora", "lora_xs", "shared_vector")
 
 
 class LoraError(ValueError):
@@ -42,7 +42,9 @@ class LoraConfig:
         dora: train each row's length apart from its direction (``DoRALinear``).
         init: where A and B start: ``"kaiming"`` (A uniform as in the authors' code, B
             zero), ``"gaussian"`` (A normal with deviation 1/r, B zero), ``"pissa"``,
-            ``"olora"`` or ``"lora_xs"`` (see ``variants.py``).
+            ``"olora"`` or ``"lora_xs"`` (see ``variants.py``), or ``"shared_vector"``
+            (see ``shared_vector.py``).
+        vector_size: how many numbers the one vector of ``"shared_vector"`` has; else None.
 
     Raises:
         LoraError: a value lies outside the range given above.
@@ -60,6 +62,7 @@ class LoraConfig:
     rslora: bool = False
     dora: bool = False
     init: str = "kaiming"
+    vector_size: int | None = None
 
     def __post_init__(self):
         check_rank("r", self.r)
@@ -84,6 +87,10 @@ class LoraConfig:
             raise LoraError(f"init is {self.init!r}, expected one of {', '.join(INITS)}")
         if self.dora and self.init not in ("kaiming", "gaussian"):
             raise LoraError(f"dora and init={self.init!r} cannot be combined")
+        if self.init == "shared_vector":
+            check_rank("vector_size", self.vector_size)
+        elif self.vector_size is not None:
+            raise LoraError(f"vector_size is for init='shared_vector' alone, got it with init={self.init!r}")
 
     @property
     def scaling(self) -> float:

@@ -14,6 +14,7 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.layers import Adapted, trained_tensors
+from lora_from_scratch.shared_vector import share_vector
 from lora_from_scratch.targets import find_saved, find_targets, inside
 from lora_from_scratch.variants import adapted_layer
 
@@ -26,6 +27,10 @@ class Injection:
     targets: dict[str, str]  # module name -> the pattern in target_modules that took it
     saved: tuple[str, ...]  # modules that train in full
     modules: dict[str, nn.Module]  # path -> adapted layer, or copy of a saved module
+
+    def __post_init__(self):
+        if self.config.init == "shared_vector":
+            share_vector([self.modules[name] for name in self.targets])
 
 
 @dataclass
@@ -201,7 +206,8 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
             new.bias = old.bias
         own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []
         for tensor in own:
-            tensor.data = tensor.data.to(new.weight.device, torch.promote_types(tensor.dtype, new.weight.dtype))
+            wide = torch.promote_types(tensor.dtype, new.weight.dtype) if tensor.is_floating_point() else tensor.dtype
+            tensor.data = tensor.data.to(new.weight.device, wide)
         new.train(old.training)
     else:
         like = dict(old.named_parameters()) | dict(old.named_buffers())

@@ -21,11 +21,11 @@ IGNORED = {
 }  # fmt: skip
 READ = {
     "lora_dropout", "modules_to_save", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
-    "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights", "vector_size",
 }  # fmt: skip
 # Starts that leave the base's weights alone; the others (pissa, olora, loftq, corda, ...) do not.
 HARMLESS_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
-NATIVE = "LORA_XS"
+NATIVE = {"lora_xs": "LORA_XS", "shared_vector": "SHARED_VECTOR"}  # what PEFT has no type for
 
 
 def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
@@ -41,7 +41,7 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
     names = {name for name, _ in model.named_modules()}
     taken = {name for name in names for target in injection.targets if ends_in(name, target)}
     return {
-        "peft_type": "LORA" if plain or config.init != "lora_xs" else NATIVE,
+        "peft_type": "LORA" if plain else NATIVE.get(config.init, "LORA"),
         "task_type": None,
         "base_model_name_or_path": None,
         "inference_mode": True,
@@ -57,7 +57,7 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
         "fan_in_fan_out": any(isinstance(module, LoRAConv1D) for module in injection.modules.values()),
         "use_rslora": config.rslora and not plain,
         "use_dora": config.dora,
-    }
+    } | ({"vector_size": config.vector_size} if config.vector_size and not plain else {})
 
 
 def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
@@ -73,7 +73,7 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
     missing = [name for name in NEEDED if name not in fields]
     if missing:
         raise LoraError(f"{path} lacks {', '.join(missing)}")
-    if fields["peft_type"] not in ("LORA", NATIVE):
+    if fields["peft_type"] not in ("LORA", *NATIVE.values()):
         raise LoraError(f"{path}: peft_type is {fields['peft_type']!r}, expected 'LORA'")
     if fields.get("bias", "none") != "none":
         raise LoraError(f"{path}: bias is {fields['bias']!r}, expected 'none'")
@@ -87,6 +87,7 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
             f"{path}: init_lora_weights is {init!r}, with which PEFT changes the base's weights; "
             "save it there converted to plain LoRA (path_initial_model_for_weight_conversion)"
         )
+    inits = {kind: init for init, kind in NATIVE.items()}
     try:
         saved = _saved(model, fields.get("modules_to_save") or [], keys)
         return LoraConfig(
@@ -99,7 +100,8 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
             alpha_pattern=fields.get("alpha_pattern") or {},
             rslora=fields.get("use_rslora", False),
             dora=fields.get("use_dora", False),
-            init="lora_xs" if fields["peft_type"] == NATIVE else "kaiming",
+            init=inits.get(fields["peft_type"], "kaiming"),
+            vector_size=fields.get("vector_size"),
         )
     except LoraError as error:
         raise LoraError(f"{path}: {error}") from None

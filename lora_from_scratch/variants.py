@@ -13,6 +13,7 @@ from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.functional import lora_forward
 from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
 from lora_from_scratch.nf4 import NF4Linear
+from lora_from_scratch.shared_vector import SharedVectorConv1D, SharedVectorLinear
 from lora_from_scratch.svd import truncated_svd
 
 
@@ -121,6 +122,18 @@ class LoRAXSLinear(LoRALinear):
             delattr(self, name)  # a parameter of the plain layer; here a constant
             self.register_buffer(name, value.to(dtype).contiguous())
         self.lora_R = nn.Parameter(torch.zeros(r, r, dtype=self.lora_A.dtype, device=self.lora_A.device))
+        self.own_bases = False
+
+    @torch.no_grad()
+    def use_bases(self, A: Tensor, B: Tensor) -> None:
+        """Other frozen bases, A [r, in] and B [out, r], than those of W; R is zero again.
+
+        W does not give them back, so such a layer is saved as plain LoRA.
+        """
+        self.lora_A.copy_(A)
+        self.lora_B.copy_(B)
+        self.lora_R.zero_()
+        self.own_bases = True
 
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.lora_R @ self.lora_A, self.lora_B
@@ -153,6 +166,7 @@ BY_VARIANT = {  # the layer for a linear, and that for a Conv1D
     "pissa": (PiSSALinear, PiSSAConv1D),
     "olora": (OLoRALinear, OLoRAConv1D),
     "lora_xs": (LoRAXSLinear, LoRAXSConv1D),
+    "shared_vector": (SharedVectorLinear, SharedVectorConv1D),
 }
 
 
@@ -171,8 +185,9 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
             if linear is not LoRALinear:
                 variant = "dora" if config.dora else f"init={config.init!r}"
                 raise LoraError(f"target {name!r} is {what}, for which there is no {variant}")
+    more = {"vector_size": config.vector_size} if config.init == "shared_vector" else {}
     try:
-        layer = kind(base, r, alpha, config.dropout, config.rslora)
+        layer = kind(base, r, alpha, config.dropout, config.rslora, **more)
     except LoraError as error:
         raise LoraError(f"target {name!r}: {error}") from None
     if config.init == "gaussian" and kind is not LoRAEmbedding:

@@ -56,7 +56,7 @@ QUERY = ("query",)
         ("alpha_pattern", {3: 1.0}, "alpha_pattern holds 3"),
         ("rslora", 1, "rslora must be True or False, got 1"),
         ("dora", "yes", "dora must be True or False, got 'yes'"),
-        ("init", "svd", "init is 'svd', expected one of kaiming, gaussian, pissa, olora, lora_xs"),
+        ("init", "svd", "init is 'svd', expected one of kaiming, gaussian, pissa, olora, lora_xs, shared_vector"),
     ],
 )
 def test_config(field, value, message):

@@ -32,6 +32,7 @@ VARIANTS = {
     "pissa": {"init": "pissa"},
     "olora": {"init": "olora"},
     "lora_xs": {"init": "lora_xs"},
+    "shared_vector": {"init": "shared_vector", "vector_size": 40},
 }
 
 

@@ -11,6 +11,7 @@ from lora_from_scratch.emotion.model import (
     load_finetuned,
     save_finetuned,
 )
+from lora_from_scratch.emotion.projected_head import ProjectedHead, principal_directions, use_projected_head
 from lora_from_scratch.emotion.resume import Checkpoint
 from lora_from_scratch.emotion.tables import load_data
 from lora_from_scratch.emotion.train import TrainConfig, TrainingFailed, finetune
@@ -22,6 +23,7 @@ __all__ = [
     "TextData",
     "EmotionClassifier",
     "Metrics",
+    "ProjectedHead",
     "Split",
     "TextClassifier",
     "TrainConfig",
@@ -34,5 +36,7 @@ __all__ = [
     "load_data",
     "load_emotion",
     "load_finetuned",
+    "principal_directions",
     "save_finetuned",
+    "use_projected_head",
 ]

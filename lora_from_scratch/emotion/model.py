@@ -24,6 +24,7 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.emotion.backbones import empty_encoder, encoder_targets, load_encoder
 from lora_from_scratch.emotion.data import LABEL_NAMES
 from lora_from_scratch.emotion.methods import choose_trained, uses_lora
+from lora_from_scratch.emotion.projected_head import ProjectedHead
 from lora_from_scratch.quantize import quantize_linears
 
 SIDECAR = "lora_from_scratch.json"
@@ -144,7 +145,7 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
         stale = (TRAINED,)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+        tensors = {name: t.detach().cpu().clone() for name, t in _kept(model).items()}
         write_whole(folder / TRAINED, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
         stale = (WEIGHTS, CONFIG)
     for name in stale:  # of an earlier run in the same folder
@@ -156,7 +157,7 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
         "pooling": "mean",
         "label_names": list(classifier.label_names),
         "max_length": classifier.max_length,
-    }
+    } | ({"head_directions": model.classifier.k} if isinstance(model.classifier, ProjectedHead) else {})
     if classifier.quantize:
         sidecar["quantize"] = classifier.quantize
     write_json(folder / SIDECAR, sidecar)
@@ -188,6 +189,9 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
             f"{path}: the adapter was trained on a base with sha256 {sidecar['base_sha256']}, "
             f"but {classifier.backbone} has {classifier.base_sha256}"
         )
+    if "head_directions" in sidecar:  # which they are stands in the adapter's file
+        head = classifier.model.classifier
+        classifier.model.classifier = ProjectedHead(head.in_features, sidecar["head_directions"], head.out_features)
     classifier.method = sidecar.get("method", "lora")
     if sidecar.get("quantize"):
         quantize_encoder(classifier, sidecar["quantize"])
@@ -199,13 +203,21 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
     return classifier
 
 
+def _kept(model: nn.Module) -> dict[str, Tensor]:
+    """What a file without an adapter holds: all that trained, and a projected head's directions."""
+    kept = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if isinstance(model.classifier, ProjectedHead):
+        kept |= {f"classifier.{name}": buffer for name, buffer in model.classifier.named_buffers()}
+    return kept
+
+
 @torch.no_grad()
 def _load_trained(model: nn.Module, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
-    places = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    places = _kept(model)
     check_tensors(tensors, places, path)
     for name, place in places.items():
         place.copy_(tensors[name])

@@ -1,0 +1,21 @@
+"""The frontier's list of runs: each trains as many numbers as its name says."""
+
+from scripts.tiny import SIZES, runs
+
+
+def trained(run):
+    linears = run.vector_size if run.method == "vector" else 36 * run.r**2
+    return linears + (6 * run.k + 6 if run.k else 2310)
+
+
+def test_names_tell_how_many_numbers_train():
+    for name, run in runs().items():
+        if not run.tunes:
+            assert trained(run) == int(name.split("-")[1]), name
+    assert all(36 * r**2 + (6 * k + 6 if k else 2310) == n for n, (r, k) in SIZES.items())
+
+
+def test_what_is_tuned_stays_within_one_in_ten_thousand_and_sees_no_test():
+    tuned = {name: run for name, run in runs().items() if name.startswith("tune-")}
+    assert tuned and all(trained(run) <= 2256 and run.tunes for run in tuned.values())
+    assert not any(run.tunes for name, run in runs().items() if name not in tuned)
