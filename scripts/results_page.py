@@ -32,6 +32,7 @@ FAMILIES = {
     "public": "the public experiment as published: all but the adapted weights trains",
     "reinit": "the encoder re-initialised: no pre-training",
     "recipe": "our recipe: all six linears, batch 4, scaling 8",
+    "fp32": "all six linears in float32, where the others train in bf16; batch 8 where it says so",
     "alpha": "the same rate for every rank, under three rules for the scaling",
 }
 SCORES = ["test accuracy", "test macro-F1"]

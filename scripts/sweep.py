@@ -81,6 +81,10 @@ def runs() -> dict[str, str]:
         for rank in (1, 4, 16):
             rate = _best(f"random-r{rank}", LORA_RATES[1:])
             found[f"random-r{rank}-seed{seed}"] = rate and f"{COMMON} {RANDOM} --rank {rank} --lr {rate} --seed {seed}"
+        # What bf16 costs or saves in accuracy, and what more steps bring.
+        for name, batch in (("fp32", 16), ("fp32-batch-8", 8)):
+            flags = f"--batch-size {batch} --rank 8 --scaling 2 --precision fp32 --lr {best['all-linear-r8']}"
+            found[f"{name}-r8-s2-seed{seed}"] = best["all-linear-r8"] and f"{flags} --seed {seed}"
         # Our recipe, as the command line's defaults have it.
         found[f"recipe-r8-seed{seed}"] = f"--seed {seed}"
         found[f"recipe-r1-seed{seed}"] = f"--rank 1 --lr 1e-3 --seed {seed}"
