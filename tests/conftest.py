@@ -12,6 +12,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from lora_from_scratch.emotion import LABEL_NAMES, Split, TextData
+from tests.site import FLAGS, chromium
 
 
 def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
@@ -127,3 +128,12 @@ def write_rows(data, folder):
         lines = [json.dumps({"text": t, "label": k}) for t, k in zip(split.texts, split.labels, strict=True)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=FLAGS)
