@@ -12,7 +12,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from lora_from_scratch.emotion import LABEL_NAMES, Split, TextData
-from tests.site import FLAGS, chromium
+from scripts.browser import FLAGS, NAMES, chromium
+from tests.site import skip_unless_ci
 
 
 def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
@@ -132,7 +133,7 @@ def write_rows(data, folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    path = chromium()
+    path = chromium() or skip_unless_ci(f"no Chromium: looked for {', '.join(NAMES)}")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,6 +1,7 @@
 """The built site in a real browser, and as files: it is whole, for everybody, and loads nothing from elsewhere."""
 
 import re
+import struct
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import axe_playwright_python
 import pytest
 
+import lora_from_scratch
 from tests.site import CHAPTERS, PAGES, SITE, open_page, skip_unless_ci
 
 WIDTHS = (1280, 768, 390)
@@ -59,6 +61,15 @@ def test_chapter_is_numbered_by_its_file_and_opens_on_colab(page):
     captions = re.findall(r'<span class="caption-number">\D*(\d+)\.\d+ </span>', text)
     assert set(captions) == {str(number)}
     assert re.search(rf"colab\.research\.google\.com/github/[^\"]+/book/{page.stem}\.ipynb", text)
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_shared_link_has_a_card(page):
+    text, card = page.read_text(encoding="utf-8"), (SITE / "_static" / "card.png").read_bytes()
+    (image,) = re.findall(r'<meta property="og:image" content="(https://[^"]+)/_static/card.png" />', text)
+    assert f'content="{image}/book/{page.name}"' in text and 'content="summary_large_image"' in text
+    assert struct.unpack(">II", card[16:24]) == (1200, 630)
+    assert f"<p>Version {lora_from_scratch.__version__}</p>" in text
 
 
 # In a browser.
@@ -151,4 +162,13 @@ def test_search_by_keyboard_finds_rank_one(browser):
     tab.locator("#search-results li a").first.wait_for()
     found = [link.get_attribute("href") for link in tab.locator("#search-results li a").all()]
     assert any("01_svd" in link for link in found), found
+    tab.context.close()
+
+
+def test_the_landing_page_says_in_one_screen_what_the_book_is(browser):
+    page = next(page for page in REAL_PAGES if page.stem == "intro")
+    tab = open_page(browser, page, viewport={"width": 1280, "height": 900})
+    for what in ("h1", "img[src$='results.svg']", "ul.simple >> nth=0"):
+        box = tab.locator(f"article {what}").first.bounding_box()
+        assert 0 < box["y"] and box["y"] + box["height"] <= 900, what
     tab.context.close()
