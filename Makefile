@@ -14,7 +14,7 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-long gpu-check finetune outputs results tables lint clean repository
+.PHONY: help book pdf weight test test-long gpu-check finetune outputs results tables lint clean repository
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -29,6 +29,12 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 
 book: $(STAMP) ## build the site from the stored outputs, and say which page to open
 	@$(PY) -m scripts.steps book
+
+pdf: $(STAMP) ## the whole book as one PDF, checked for what was cut or lost (minutes)
+	@$(PY) -m scripts.pdf
+
+weight: $(STAMP) ## what each chapter's page weighs before it can be read, and of what
+	@$(PY) -m scripts.page_weight
 
 test: $(STAMP) ## everything: gate, site, package tests, every chapter, pages in a browser
 	@$(PY) -m scripts.steps test

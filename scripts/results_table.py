@@ -1,6 +1,6 @@
-"""Write the README's results table and the book's page of results from the records in results/.
+"""Write the README's results table, the book's page of results and the landing page's figure from the records in results/.
 
-python -m scripts.results_table           rewrite both
+python -m scripts.results_table           rewrite them
 python -m scripts.results_table --check   only say whether they are up to date
 python -m scripts.results_table --rows    write results/rows.json, anew from the dataset
 """
@@ -13,6 +13,7 @@ from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion.compare import row_facts
 from lora_from_scratch.emotion.data import load_emotion
 from lora_from_scratch.emotion.record import read_records, summarise
+from scripts import landing
 from scripts.results_page import page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +69,12 @@ def main() -> int:
         print(f"README.md: expected one {START} and one {END}", file=sys.stderr)
         return 1
     stale = False
-    for path, text in ((ROOT / "README.md", readme(old)), (ROOT / "book" / "results.md", page(ROOT / "results"))):
+    made = {
+        ROOT / "README.md": readme(old),
+        ROOT / "book" / "results.md": page(ROOT / "results"),
+        landing.FIGURE: landing.figure(ROOT / "results"),
+    }
+    for path, text in made.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale = True

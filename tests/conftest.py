@@ -12,6 +12,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from lora_from_scratch.emotion import LABEL_NAMES, Split, TextData
+from scripts.browser import FLAGS, NAMES, chromium
+from tests.site import skip_unless_ci
 
 
 def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
@@ -127,3 +129,12 @@ def write_rows(data, folder):
         lines = [json.dumps({"text": t, "label": k}) for t, k in zip(split.texts, split.labels, strict=True)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = chromium() or skip_unless_ci(f"no Chromium: looked for {', '.join(NAMES)}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -1,36 +1,23 @@
-"""The built site in a real browser, and as files: it is whole, and it loads nothing from elsewhere."""
+"""The built site in a real browser, and as files: it is whole, for everybody, and loads nothing from elsewhere."""
 
-import json
-import os
 import re
-import shutil
+import struct
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import axe_playwright_python
 import pytest
-import torch
 
-from scripts import rank_slider
+import lora_from_scratch
+from tests.site import CHAPTERS, PAGES, SITE, open_page, skip_unless_ci
 
-SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
-PAGES = [page for page in sorted(SITE.rglob("*.html")) if "_static" not in page.parts]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-]  # fmt: skip
-WIDTHS = (390, 768, 1280)
+WIDTHS = (1280, 768, 390)
 LOADS = {
     "script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src",
     "audio": "src", "embed": "src", "object": "data", "link": "href",
 }  # fmt: skip
 NOT_LOADED = {"canonical", "next", "prev", "author", "index", "search"}
-
-def skip_unless_ci(reason):
-    """A test that cannot run is skipped by name; where CI is set, that is a failure."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 def test_the_site_is_built():
@@ -67,9 +54,6 @@ def test_css_loads_nothing_from_elsewhere():
         assert not re.findall(r"(?:@import\s+|url\()\s*[\"']?(?:https?:)?//[^)\"']+", text), css
 
 
-CHAPTERS = [page for page in PAGES if re.match(r"\d\d_", page.name)]
-
-
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
 def test_chapter_is_numbered_by_its_file_and_opens_on_colab(page):
     text, number = page.read_text(encoding="utf-8"), int(page.name[:2])
@@ -79,23 +63,20 @@ def test_chapter_is_numbered_by_its_file_and_opens_on_colab(page):
     assert re.search(rf"colab\.research\.google\.com/github/[^\"]+/book/{page.stem}\.ipynb", text)
 
 
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_shared_link_has_a_card(page):
+    text, card = page.read_text(encoding="utf-8"), (SITE / "_static" / "card.png").read_bytes()
+    (image,) = re.findall(r'<meta property="og:image" content="(https://[^"]+)/_static/card.png" />', text)
+    assert f'content="{image}/book/{page.name}"' in text and 'content="summary_large_image"' in text
+    assert struct.unpack(">II", card[16:24]) == (1200, 630)
+    assert f"<p>Version {lora_from_scratch.__version__}</p>" in text
+
+
 # In a browser.
 
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        skip_unless_ci(f"no Chromium: looked for {', '.join(BROWSERS)}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=FLAGS)
-
-
 STATE = """() => {
-  const shown = document.querySelector('article') || document.body;
-  const visible = [...shown.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+  const overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const wide = e => e.getBoundingClientRect().right > innerWidth + 1;
   return {
     theme: document.documentElement.dataset.theme,
     formulas: document.querySelectorAll('.math').length,
@@ -104,179 +85,90 @@ STATE = """() => {
       .filter(e => !e.querySelector('mjx-container')).map(e => e.textContent.slice(0, 60)),
     errors: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.textContent),
     images: [...document.images].map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth})),
-    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-    widest: visible.slice(0, 3).map(e => e.outerHTML.slice(0, 100)),
+    overflow: overflow,
+    widest: overflow > 0 ? [...document.querySelectorAll('article *')].filter(wide).slice(0, 3)
+      .map(e => e.outerHTML.slice(0, 100)) : [],
   };
 }"""
-
+# Of the tokens of code, thousands on a page, one of each kind is judged: the others become plain
+# text in their places, or axe would take most of the time of all page tests.
+THIN_CODE = """() => {
+  const seen = new Set();
+  for (const token of document.querySelectorAll('pre span')) {
+    const kind = token.className + (token.closest('.cell_output') ? ' output' : ' input');
+    if (seen.has(kind)) token.replaceWith(...token.childNodes);
+    else seen.add(kind);
+  }
+}"""
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+RUN_AXE = """async options => (await axe.run(document, {
+  resultTypes: ['violations'], preload: false, ...options
+})).violations.filter(v => ['serious', 'critical'].includes(v.impact))
+  .map(v => [v.id, v.nodes.length, v.nodes.slice(0, 3).map(n => [n.target.join(' '), n.failureSummary])])"""
+SCROLLING, COLOURS = "scrollable-region-focusable", "color-contrast"
+RULES = [  # theme, width, options: what scrolls is what the narrow page has; its colours are the same at any width
+    ("dark", 390, {"runOnly": [SCROLLING]}),
+    ("dark", 1280, {"rules": {SCROLLING: {"enabled": False}, "label-content-name-mismatch": {"enabled": True}}}),
+    ("light", 1280, {"runOnly": [COLOURS]}),
+]
 
 # The site's index.html only sends the browser on to the first page.
 REAL_PAGES = [page for page in PAGES if "http-equiv" not in page.read_text(encoding="utf-8")[:200]]
 
 
 @pytest.mark.parametrize("page", REAL_PAGES, ids=lambda page: str(page.relative_to(SITE)))
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_in_a_browser(browser, page, theme):
-    context = browser.new_context(color_scheme=theme)
-    tab = context.new_page()
+def test_page_in_a_browser(browser, page):
+    """Opened once, as reading it in both themes and turning the phone would be."""
+    tab = browser.new_context(color_scheme="light", viewport={"width": WIDTHS[0], "height": 900}).new_page()
     foreign, broken = [], []
     tab.on("request", lambda r: foreign.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
     tab.on("requestfailed", lambda r: broken.append(f"request failed: {r.url}"))
     tab.on("console", lambda m: broken.append(f"console: {m.text}") if m.type == "error" else None)
     tab.on("pageerror", lambda e: broken.append(f"script: {e}"))
-    try:
+    tab.goto(page.as_uri(), wait_until="load")
+    tab.wait_for_function("() => !window.MathJax || !MathJax.startup || !!MathJax.startup.promise")
+    tab.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
+    for theme in ("light", "dark"):
+        tab.emulate_media(color_scheme=theme)
         for width in WIDTHS:
             tab.set_viewport_size({"width": width, "height": 900})
-            tab.goto(page.as_uri(), wait_until="load")
-            tab.wait_for_function("() => !window.MathJax || !MathJax.startup || !!MathJax.startup.promise")
-            tab.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
             state = tab.evaluate(STATE)
-            assert state["theme"] in (theme, None), f"theme {state['theme']}"
+            assert state["theme"] == theme
             assert not state["untypeset"] and state["typeset"] >= state["formulas"], state["untypeset"]
             assert not state["errors"], f"formulas with errors: {state['errors']}"
             for image in state["images"]:
                 assert image["alt"].strip(), f"no alt text: {image['src']}"
                 assert image["width"] > 0, f"not loaded: {image['src']}"
             assert state["overflow"] <= 0, f"{state['overflow']} px too wide at {width}: {state['widest']}"
-    finally:
-        context.close()
     assert not foreign, f"requests to other hosts: {foreign}"
     assert not broken, broken
 
-
-# The quizzes.
-
-
-@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
-def test_a_quiz_is_answered_by_keyboard_and_without_scripts(browser, page):
-    context = browser.new_context(java_script_enabled=False)
-    tab = context.new_page()
-    tab.goto(page.as_uri(), wait_until="load")
-    quiz = tab.locator("section#check-yourself")
-    answers = quiz.locator("details")
-    count, verdicts = answers.count(), []
-    questions = quiz.locator("p", has_text=re.compile(r"^\d\.")).count()
-    assert 4 <= questions <= 6 and count >= 2 * questions
-    answers.nth(0).locator("summary").focus()
-    for number in range(count):
-        answer = answers.nth(number)
-        assert answer.locator("p").first.is_hidden(), "an answer stands open before it is chosen"
-        tab.keyboard.press("Enter")
-        assert answer.locator("p").first.is_visible(), answer.locator("summary").inner_text()
-        verdicts.append(answer.locator("p strong").first.inner_text())
-        tab.keyboard.press("Tab")
-        while number + 1 < count and not answers.nth(number + 1).locator("summary:focus").count():
-            assert quiz.locator("a:focus").count(), "from one answer Tab leads to the next"  # past a link within it
-            tab.keyboard.press("Tab")
-    context.close()
-    assert set(verdicts) == {"Right.", "No."} and verdicts.count("Right.") == questions
-
-
-# Pictures to play with: the rank slider of chapter 1 and the sweep of chapter 10.
-
-PLAYED_WITH = {"rank-slider": "01_svd", "rank-scale": "10_rank_and_scale"}
-
-
-def open_picture(browser, kind, **options):
-    page = SITE / "book" / f"{PLAYED_WITH[kind]}.html"
-    if not page.exists():
-        skip_unless_ci(f"no {page}: build the book with make book")
-    tab = browser.new_context(**options).new_page()
-    tab.goto(page.as_uri(), wait_until="load")
-    # By keyboard alone: from the last thing before the picture, Tab leads into it.
-    tab.evaluate("""box => {
-      const before = document.createElement('button');
-      document.querySelector(box).before(before);
-      before.focus();
-    }""", f".{kind}")
-    return tab
-
-
-@pytest.mark.parametrize("kind", PLAYED_WITH)
-def test_only_the_page_with_the_picture_loads_its_scripts(kind):
-    loading = [page.stem for page in PAGES if f"{kind}.js" in page.read_text(encoding="utf-8")]
-    assert loading == ([PLAYED_WITH[kind]] if PAGES else [])
-
-
-@pytest.mark.parametrize("kind", PLAYED_WITH)
-def test_without_scripts_a_sentence_stands_in_for_the_picture(browser, kind):
-    page = SITE / "book" / f"{PLAYED_WITH[kind]}.html"
-    if not page.exists():
-        skip_unless_ci(f"no {page}: build the book with make book")
-    tab = browser.new_context(java_script_enabled=False).new_page()
-    tab.goto(page.as_uri(), wait_until="load")
-    assert "the figure below" in tab.locator(f".{kind}").inner_text()
+    tab.evaluate(THIN_CODE)
+    tab.evaluate(AXE)
+    tab.wait_for_timeout(400)  # the theme lets the keyboard reach what scrolls 300 ms after a change of width
+    for theme, width, rules in RULES:
+        tab.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        tab.set_viewport_size({"width": width, "height": 900})
+        findings = tab.evaluate(RUN_AXE, rules)
+        assert not findings, f"axe, {theme}, {width} px: {findings}"
     tab.context.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_sweep_by_keyboard(browser, theme, width):
-    tab = open_picture(browser, "rank-scale", color_scheme=theme, viewport={"width": width, "height": 900})
-    box = tab.locator(".rank-scale")
-    page = json.loads(box.get_attribute("data-runs"))
-    settings, names = page["settings"], [(s["layers"], s["rank"], s["scale"]) for s in page["settings"]]
-    assert "none" not in box.inner_text() and page["backbone"] in box.inner_text()
-
-    def said(chosen, other):
-        one, two = names.index(chosen), names.index(other)
-        mean, low, high, verdict = page["gaps"][max(one, two)][min(one, two)]
-        ends = (mean, low, high) if one > two else (-mean, -high, -low)
-        shown = [f"{value + 0:.2f}".replace("-", "\u2212") for value in (*settings[one]["figures"], *ends)]
-        where, rank, scale = chosen
-        return (f"{where.capitalize()}, rank {rank}, scale {scale}, at the rate {settings[one]['rate']}: "
-                f"{shown[0]} % [{shown[1]}, {shown[2]}]. Minus {other[0]}, rank {other[1]}, scale {other[2]}: "
-                f"{shown[3]} points [{shown[4]}, {shown[5]}], {verdict}.")  # fmt: skip
-
-    first = ("attention", 1, 1)
-    tab.keyboard.press("Tab")  # the layers
-    tab.keyboard.press("Tab")  # the rank
-    assert box.locator("output").inner_text() == said(("attention", 4, 1), first)
-    for key, rank in (("ArrowRight", 8), ("End", 16), ("ArrowLeft", 8)):
-        tab.keyboard.press(key)
-        assert box.locator("output").inner_text() == said(("attention", rank, 1), first)
-    tab.keyboard.press("Tab")
-    tab.keyboard.press("ArrowDown")
-    assert box.locator("output").inner_text() == said(("attention", 8, 2), first)
-    tab.keyboard.press("Tab")
-    tab.keyboard.press("End")
-    assert box.locator("output").inner_text() == said(("attention", 8, 2), ("all six", 8, 2))
-    for _ in range(3):
-        tab.keyboard.press("Shift+Tab")
-    tab.keyboard.press("ArrowDown")  # all six linears have fewer ranks: the slider goes to its end
-    assert box.locator("output").inner_text() == "All six, rank 8, scale 2, at the rate {}: {}".format(
-        settings[-1]["rate"], "{:.2f} % [{:.2f}, {:.2f}]. Choose another setting to compare it with.".format(*settings[-1]["figures"])
-    )
-    assert box.locator("g").count() == len(settings) and box.locator("g.chosen").count() == 1
-    fill = box.locator("g.chosen").evaluate("mark => getComputedStyle(mark).fill")
-    assert fill == {"light": "rgb(0, 114, 178)", "dark": "rgb(86, 180, 233)"}[theme]
+def test_search_by_keyboard_finds_rank_one(browser):
+    tab = open_page(browser, next(page for page in REAL_PAGES if page.stem == "intro"))
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("rank-one")
+    tab.keyboard.press("Enter")
+    tab.locator("#search-results li a").first.wait_for()
+    found = [link.get_attribute("href") for link in tab.locator("#search-results li a").all()]
+    assert any("01_svd" in link for link in found), found
     tab.context.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_rank_slider_by_keyboard(browser, theme, width):
-    data = rank_slider.read()
-    rows, columns = data["rows"], data["columns"]
-    tab = open_picture(browser, "rank-slider", color_scheme=theme, viewport={"width": width, "height": 900})
-    box = tab.locator(".rank-slider")
-    assert "no slider" not in box.inner_text()
-    tab.keyboard.press("Tab")
-    assert tab.evaluate("() => document.activeElement.labels[0].textContent").startswith("Rank")
-    for key, rank in (("ArrowRight", 17), ("ArrowLeft", 16), ("Home", 1), ("ArrowUp", 2), ("End", rows)):
-        tab.keyboard.press(key)
-        said = box.locator("output").inner_text()
-        assert said.startswith(f"Rank {rank} of {rows}: {rank * (rows + columns):,} numbers"), said
-        assert ("more than" in said) == (rank * (rows + columns) > rows * columns), said
-        assert box.locator("rect.kept").count() == 2 * rank
-        for number, packed in enumerate(data["pictures"]):
-            shown = box.locator("canvas").nth(number).evaluate(
-                "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
-            )
-            wanted = rank_slider.unpack(packed, rows, columns, rank) + data["mean"]
-            shown = torch.tensor(shown).view(rows, columns, 4)
-            assert (shown[..., 3] == 255).all()
-            assert ((shown[..., 0] - wanted.clamp(0, 255)).abs() <= 0.51).all()
-    fill = box.locator("rect.kept").first.evaluate("bar => getComputedStyle(bar).fill")
-    assert fill == {"light": "rgb(0, 114, 178)", "dark": "rgb(86, 180, 233)"}[theme]
+def test_the_landing_page_says_in_one_screen_what_the_book_is(browser):
+    page = next(page for page in REAL_PAGES if page.stem == "intro")
+    tab = open_page(browser, page, viewport={"width": 1280, "height": 900})
+    for what in ("h1", "img[src$='results.svg']", "ul.simple >> nth=0"):
+        box = tab.locator(f"article {what}").first.bounding_box()
+        assert 0 < box["y"] and box["y"] + box["height"] <= 900, what
     tab.context.close()
