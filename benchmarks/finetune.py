@@ -74,7 +74,7 @@ class Contender:
 CONTENDERS = {
     "ours": Contender("our defaults", batch=4, lr=5e-4, head_lr=2e-3, scaling=8.0),
     "ours, batch 8": Contender("ours, with the Trainer's batch", lr=5e-4, head_lr=2e-3, scaling=8.0),
-    "ours, batch 8, bf16": Contender("the same in bf16", lr=5e-4, head_lr=2e-3, scaling=8.0, precision="bf16"),
+    "ours, batch 8, bf16": Contender("ours, with the Trainer's batch, in bf16", lr=5e-4, head_lr=2e-3, scaling=8.0, precision="bf16"),
     "ours, batch 16, bf16": Contender("ours, for speed", batch=16, head_lr=2e-3, precision="bf16"),
     "peft": Contender("Trainer and PEFT as documented", trainer=True),
     "peft, grouped, bf16": Contender("the same, rows grouped by length, bf16", True, grouped=True, precision="bf16"),

@@ -33,7 +33,7 @@ FAMILIES = {
     "reinit": "the encoder re-initialised: no pre-training",
     "recipe": "our recipe: all six linears, batch 4, scaling 8",
     "fp32": "all six linears in float32, where the others train in bf16; batch 8 where it says so",
-    "alpha": "the same rate for every rank, under three rules for the scaling",
+    "alpha": "one rate for every rank, and three rules for s: `alpha` 2, `alpha-r` 16/r, `alpha-sqrt-r` 2 sqrt(8/r)",
 }
 SCORES = ["test accuracy", "test macro-F1"]
 RANDOM = "random"  # labels by chance: no test, and a table of its own
@@ -85,7 +85,7 @@ def parts(folder: Path, facts: Path) -> list[str]:
     names = sorted(tested, key=lambda name: (order.index(family(name)), _rank(tested[name][0]), name))
     found = [claims(tested, rows)]
     if names:
-        found += [settings(names, tested, rows), missed_table(names, tested, rows), differences(names, tested, rows)]
+        found += [settings(names, tested, rows, failures(groups)), missed_table(names, tested, rows), differences(names, tested, rows)]
     if RANDOM in {name.partition("-")[0] for name in groups}:
         found.append(random_labels(groups))
     return [*found, rates(folder), machines([run for runs in groups.values() for run in runs])]
@@ -107,7 +107,14 @@ def claims(groups: dict, rows) -> str:
     return "\n".join(lines)
 
 
-def settings(names: list[str], groups: dict, rows) -> str:
+def failures(groups: dict) -> str:
+    """Settings with runs that did not learn, which have no test and so no line in the tables."""
+    failed = {name: [bool(run["failure"]) for run in runs] for name, runs in groups.items()}
+    lines = [f"`{name}` ({sum(runs)} of {len(runs)} seeds)" for name, runs in sorted(failed.items()) if any(runs)]
+    return f"\n\nNot in the tables, because a run called every row the same or diverged: {', '.join(lines)}." if lines else ""
+
+
+def settings(names: list[str], groups: dict, rows, failed: str) -> str:
     lines = []
     for name in names:
         runs = groups[name]
@@ -128,7 +135,7 @@ def settings(names: list[str], groups: dict, rows) -> str:
     used = dict.fromkeys(map(family, names))
     keys = "\n".join(f"- `{f}`: {FAMILIES[f]};" for f in used)
     note = "`r`: rank, `s`: scaling. Peak memory is what a process held above its imports, in training."
-    return f"### Settings\n\n{table(head, lines)}\n\n{keys}\n\n{note}"
+    return f"### Settings\n\n{table(head, lines)}\n\n{keys}\n\n{note}{failed}"
 
 
 def missed_table(names: list[str], groups: dict, rows) -> str:

@@ -13,7 +13,7 @@ from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion.compare import row_facts
 from lora_from_scratch.emotion.data import load_emotion
 from lora_from_scratch.emotion.record import read_records, summarise
-from scripts import landing
+from scripts import landing, markdown
 from scripts.results_page import page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,22 +23,23 @@ START, END = "<!-- results: made by `make tables` -->", "<!-- end of results -->
 def table(folder: Path) -> str:
     # One kind of hardware a table: a GPU's records stand in chapter 8.
     records = [record for record in read_records(folder) if not record["environment"]["gpu"]]
-    lines = [
-        "| backbone | rank | recipe | epochs | seeds | numbers trained (with head) "
-        "| validation accuracy | validation macro-F1 | test accuracy | test macro-F1 |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in summarise(records):
-        cells = [
+    head = [
+        "backbone", "rank", "recipe", "epochs", "seeds", "numbers trained (with head)",
+        "validation accuracy", "validation macro-F1", "test accuracy", "test macro-F1",
+    ]  # fmt: skip
+    rows = [
+        [
             row.backbone, row.rank, row.recipe, row.epochs,
             row.seeds, f"{row.trainable:,}", *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in (
                 row.validation_accuracy, row.validation_macro_f1, row.test_accuracy, row.test_macro_f1)),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        ]
+        for row in summarise(records)
+    ]  # fmt: skip
     machines = sorted({r["environment"]["processor"] for r in records})
     seconds = [r["history"]["train_seconds"] for r in records]
     threads = sorted({r["environment"]["threads"] for r in records})
-    lines += [
+    lines = [
+        markdown.table(head, rows),
         "",
         "Mean ± standard deviation over seeds, in %; each rank with its own recipe, tuned "
         "on validation. The base is frozen, all six "

@@ -9,7 +9,7 @@ import pytest
 from lora_from_scratch.emotion.claims import RANKS, SCALINGS, audit_claims
 from lora_from_scratch.emotion.compare import RowFacts
 from scripts.results_page import FAMILIES, family, page, read_groups
-from scripts.speed_tables import gpu_memory, speed, step
+from scripts.speed_tables import epoch, gpu_memory, speed, step
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,6 +94,22 @@ def test_the_page_changes_with_a_record(results):
     after = page(results)
     changed = [line for line in after.splitlines() if line not in before.splitlines()]
     assert changed and all(line.startswith("| `head` |") for line in changed)
+
+
+def test_a_setting_that_did_not_learn_is_named_though_it_has_no_test(results):
+    assert "Not in the tables" not in page(results)
+    path = results / "sweep" / "minilm" / "head-seed1.json"
+    path.write_text(json.dumps(run(1, ALL_WELL) | {"failure": "collapsed", "test": None}))
+    assert "Not in the tables, because a run called every row the same or diverged: `head` (1 of 2 seeds)." in page(results)
+
+
+def test_a_contender_that_did_not_learn_is_named():
+    record = json.loads((ROOT / "results" / "bench-finetune.json").read_text(encoding="utf-8"))
+    for name, row in record["results"].items():
+        row["accuracy"] = 0.3 if name == "peft" else 0.9
+    assert "`peft` has not learnt" in epoch(record)
+    record["results"]["peft"]["accuracy"] = 0.9
+    assert "has not learnt" not in epoch(record)
 
 
 def test_a_group_is_named_by_its_longest_family():
