@@ -1,6 +1,7 @@
 """The Chromium that pages are tested, printed and drawn with."""
 
 import shutil
+import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
@@ -13,3 +14,9 @@ FLAGS = [
 def chromium():
     """Its path, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def launch(playwright):
+    """A running one; leaves with what was looked for where there is none."""
+    path = chromium() or sys.exit(f"error: no Chromium here: looked for {', '.join(NAMES)}")
+    return playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -7,17 +7,22 @@ Written as text and not by a plotting library, so that the same records give the
 """
 
 import argparse
+import hashlib
 import json
 import tempfile
 from html import escape
+from io import BytesIO
 from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lora_from_scratch.emotion.compare import estimate, read_row_facts
 from scripts.results_page import read_groups
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "book" / "_static"
-FIGURE = STATIC / "results.svg"
+FIGURE, CARD_FILE = STATIC / "results.svg", STATIC / "card.png"
 BLUE, GREY, ORANGE, INK = "#0072B2", "#767676", "#B35900", "#1f2933"
 BACKBONE = "minilm"
 SHOWN = {  # setting of the sweep -> what a reader who has not begun yet can make of it
@@ -88,15 +93,22 @@ def draw_card():
     """1200 x 630, the size that the places where links are shared show."""
     from playwright.sync_api import sync_playwright
 
-    from scripts.browser import FLAGS, chromium
+    from scripts.browser import launch
 
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "card.html"
         page.write_text(CARD.format(figure=FIGURE.as_uri()), encoding="utf-8")
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        browser = launch(playwright)
         tab = browser.new_page(viewport={"width": 1200, "height": 630})
         tab.goto(page.as_uri())
-        tab.screenshot(path=STATIC / "card.png")
+        picture = Image.open(BytesIO(tab.screenshot()))
+    of = PngInfo()  # by which a test tells whether it shows today's figure
+    of.add_text("figure", figure_mark())
+    picture.save(CARD_FILE, pnginfo=of, optimize=True)
+
+
+def figure_mark() -> str:
+    return hashlib.sha256(FIGURE.read_bytes()).hexdigest()
 
 
 def main():

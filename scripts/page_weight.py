@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from scripts.browser import FLAGS, chromium
+from scripts.browser import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPRESSED = {".woff", ".woff2", ".png", ".jpg"}  # as they are
@@ -36,7 +36,7 @@ def main():
 
     pages = [Path(name).resolve() for name in sys.argv[1:]] or sorted((ROOT / "_build/html/book").glob("[0-9]*.html"))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        browser = launch(playwright)
         for page in pages:
             total = weight(browser, page)
             parts = ", ".join(f"{kind} {size / 1e3:.0f}" for kind, size in total.most_common())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pypdf
 from playwright.sync_api import sync_playwright
 
-from scripts.browser import FLAGS, chromium
+from scripts.browser import launch
 from scripts.ext.book_head import version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,7 @@ def main():
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
     page = build()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        browser = launch(playwright)
         tab = browser.new_page(viewport={"width": int(665 / SCALE), "height": 1000})
         tab.set_default_timeout(300_000)
         tab.goto(page.as_uri(), wait_until="load")

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lora_from_scratch.emotion.record import commit, environment, read_records, summarise
+from scripts import landing
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = sorted(p for p in (ROOT / "results").rglob("*.json") if p.name != "rows.json")  # facts, no run
@@ -89,6 +91,10 @@ def test_readme_and_results_page_show_what_the_records_say():
     command = [sys.executable, "-m", "scripts.results_table", "--check"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_social_card_shows_todays_figure():
+    assert Image.open(landing.CARD_FILE).text["figure"] == landing.figure_mark(), "run python -m scripts.landing --card"
 
 
 def test_the_environment_names_the_commit_of_a_checkout():
