@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks import real_data
 from lora_from_scratch import LoraError, dequantize_nf4, lora_delta, quantize_nf4
 from lora_from_scratch.checkpoint import read_json, write_json
-from lora_from_scratch.emotion import evaluate, load_emotion, load_finetuned
+from lora_from_scratch.emotion import evaluate, load_finetuned
 from lora_from_scratch.inject import lora_layers
 from lora_from_scratch.nf4 import absmax_and_codes, unpack
 
@@ -59,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    data = load_emotion()
+    data = real_data()
     for seed in args.seeds:
         path = RECORDS / f"all-linear-r8-s2-seed{seed}.json"
         if path.exists():

@@ -20,18 +20,17 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import real_data
 from lora_from_scratch import LoraConfig, parameter_report
 from lora_from_scratch.checkpoint import write_json
 from lora_from_scratch.emotion import (
     Checkpoint,
     TextClassifier,
-    TextData,
     TrainConfig,
     TrainingFailed,
     evaluate,
     finetune,
     load_classifier,
-    load_emotion,
     save_finetuned,
     use_projected_head,
 )
@@ -53,8 +52,8 @@ class Run:
 
     Args:
         method: "xs" (LoRA-XS on W's singular vectors), "data" (LoRA-XS on bases from
-            unlabelled texts), "vector" (one shared vector), "lora", or "head" (alone).
-        r: rank in each of the 36 linears of the encoder; of no meaning for "head".
+            unlabelled texts) or "vector" (one shared vector).
+        r: rank in each of the 36 linears of the encoder.
         k: frozen directions under the head; None: a linear head on all features.
         lr, head_lr, epochs, steps, batch_size: as in ``TrainConfig``; ``steps`` ends a run early.
         vector_size: numbers in the shared vector.
@@ -76,7 +75,7 @@ class Run:
         return self.steps is not None
 
 
-INITS = {"xs": "lora_xs", "data": "lora_xs", "vector": "shared_vector", "lora": "kaiming"}
+INITS = {"xs": "lora_xs", "data": "lora_xs", "vector": "shared_vector"}
 
 
 # What is tried within 2,256 numbers, and the rates tried.
@@ -105,12 +104,7 @@ def runs() -> dict[str, Run]:
     return found
 
 
-@cache
-def data() -> TextData:
-    found = load_emotion()
-    if not found.is_real:
-        raise SystemExit("the records are of the emotion dataset, which cannot be had here")
-    return found
+data = cache(real_data)
 
 
 @cache
@@ -127,10 +121,6 @@ def build(run: Run) -> TextClassifier:
     classifier = load_classifier("minilm", seed=run.seed)
     if run.k:
         use_projected_head(classifier.model, frozen()[0], run.k)
-    if run.method == "head":
-        classifier.method = "head"
-        choose_trained(classifier.model, "head")
-        return classifier
     torch.manual_seed(run.seed)
     config = LoraConfig(run.r, run.r, "all-linear", init=INITS[run.method], vector_size=run.vector_size)  # s = 1
     choose_trained(classifier.model, "lora", config)
