@@ -88,8 +88,8 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     """Say which tensors of ``model`` train, why, and how many numbers that is.
 
     Works on any model, adapted or not. Tied parameters count once. A rank-r adapter of
-    an [out, in] linear counts r (in + out) numbers, a quantised linear as many weights as it stands for. ``print(parameter_report(model))``
-    shows one line for each tensor that trains.
+    an [out, in] linear counts r (in + out) numbers, a quantised linear as many weights as
+    it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
     """
     adapters = getattr(model, "lora", None)
     known = isinstance(adapters, Adapters) and adapters.active is not None

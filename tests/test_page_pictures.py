@@ -59,8 +59,10 @@ def open_picture(browser, kind, **options):
 
 @pytest.mark.parametrize("kind", PLAYED_WITH)
 def test_only_the_page_with_the_picture_loads_its_scripts(kind):
+    if not PAGES:
+        skip_unless_ci("no pages: build the book with make book")
     loading = [page.stem for page in PAGES if f"{kind}.js" in page.read_text(encoding="utf-8")]
-    assert loading == ([PLAYED_WITH[kind]] if PAGES else [])
+    assert loading == [PLAYED_WITH[kind]]
 
 
 @pytest.mark.parametrize("kind", PLAYED_WITH)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from lora_from_scratch.audit import ParameterReport
+from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.emotion.data import TextData
 from lora_from_scratch.emotion.evaluate import Metrics
 from lora_from_scratch.emotion.model import TextClassifier
@@ -149,7 +150,7 @@ def summarise(records: list[dict]) -> list[Summary]:
     groups = defaultdict(list)
     for r in records:
         train = asdict(TrainConfig()) | r["train"] | {"seed": None}  # an older record lacks what was then no choice
-        lora = {"vector_size": None} | r["lora"]
+        lora = asdict(LoraConfig()) | r["lora"]
         setting = [r["backbone"], r.get("max_length"), lora, train, r["history"]["precision"], r.get("quantize")]
         groups[json.dumps(setting, sort_keys=True)].append(r)
     rows = [_summary(runs) for runs in groups.values()]
