@@ -31,7 +31,8 @@ FAMILIES = {
     "public-rate": "LoRA on attention at the public experiment's rate, base frozen",
     "public": "the public experiment as published: all but the adapted weights trains",
     "reinit": "the encoder re-initialised: no pre-training",
-    "recipe": "our recipe: all six linears, batch 4, scaling 8",
+    "epochs-3": "LoRA on all six linears for three epochs, where the others train for one",
+    "variant": "variants of LoRA on all six linears at rank 8, each at the best of its rates",
     "fp32": "all six linears in float32, where the others train in bf16; batch 8 where it says so",
     "alpha": "one rate for every rank, and three rules for s: `alpha` 2, `alpha-r` 16/r, `alpha-sqrt-r` 2 sqrt(8/r)",
 }

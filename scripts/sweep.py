@@ -42,7 +42,17 @@ TUNED = {
     "head": ("--method head", ("2e-3", "5e-3", "1e-2", "2e-2", "5e-2", "1e-1")),
     "reinit-r8": ("--rank 8 --scaling 2 --control reinit", LORA_RATES),
     "reinit-full": ("--method full --control reinit", ("1e-4", "2e-4", "5e-4", "1e-3")),
+    "epochs-3-r8": ("--rank 8 --scaling 2 --epochs 3", LORA_RATES[:3]),
 }
+# Chapter 14's: rank 8 on all linears like all-linear-r8, each in its authors' convention of scaling,
+# over rates that lie around their advice (LoRA+'s rate is A's, B's is 16 times that).
+VARIANTS = {
+    "rslora": ("--rank 8 --scaling 5.65685", LORA_RATES[:3]),  # 16 / sqrt(8)
+    "lora-plus": ("--rank 8 --scaling 2 --b-ratio 16", ("5e-5", "1e-4", "2e-4", "5e-4")),
+    "dora": ("--rank 8 --scaling 2 --variant dora", LORA_RATES[:3]),
+    "pissa": ("--rank 8 --scaling 1 --variant pissa", ("2e-4", *LORA_RATES[:3])),
+}
+TUNED |= {f"variant-{name}": how for name, how in VARIANTS.items()}
 RANDOM = "--control random-labels --epochs 10 --no-test --scaling 2"
 
 
@@ -76,7 +86,7 @@ def runs() -> dict[str, str]:
             flags = f"{COMMON} --targets attention --rank {rank} --scaling 2 --lr 1e-4 --head-lr 1e-4 --seed {seed}"
             found[f"public-rate-r{rank}-seed{seed}"] = flags
             found[f"public-r{rank}-seed{seed}"] = f"{flags} --method lora-unfrozen --base-dropout 0.1"
-        for name in ("reinit-r8", "reinit-full"):
+        for name in ("reinit-r8", "reinit-full", "epochs-3-r8", *(f"variant-{v}" for v in VARIANTS)):
             found[f"{name}-seed{seed}"] = _run(TUNED[name][0], best[name], seed)
         for rank in (1, 4, 16):
             rate = _best(f"random-r{rank}", LORA_RATES[1:])
@@ -85,10 +95,6 @@ def runs() -> dict[str, str]:
         for name, batch in (("fp32", 16), ("fp32-batch-8", 8)):
             flags = f"--batch-size {batch} --rank 8 --scaling 2 --precision fp32 --lr {best['all-linear-r8']}"
             found[f"{name}-r8-s2-seed{seed}"] = best["all-linear-r8"] and f"{flags} --seed {seed}"
-        # Our recipe, as the command line's defaults have it.
-        found[f"recipe-r8-seed{seed}"] = f"--seed {seed}"
-        found[f"recipe-r1-seed{seed}"] = f"--rank 1 --lr 1e-3 --seed {seed}"
-        found[f"recipe-r8-3epochs-seed{seed}"] = f"--epochs 3 --seed {seed}"
     # alpha, alpha / r and alpha / sqrt(r) at one rate, equal at rank 8.
     anchor = _between(best["attention-r1"], best["attention-r16"], math.log(8, 16))
     for seed in range(2):

@@ -78,7 +78,6 @@ STATE = """() => {
   const overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   const wide = e => e.getBoundingClientRect().right > innerWidth + 1;
   return {
-    theme: document.documentElement.dataset.theme,
     formulas: document.querySelectorAll('.math').length,
     typeset: document.querySelectorAll('mjx-container').length,
     untypeset: [...document.querySelectorAll('.math')]
@@ -129,11 +128,11 @@ def test_page_in_a_browser(browser, page):
     tab.wait_for_function("() => !window.MathJax || !MathJax.startup || !!MathJax.startup.promise")
     tab.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
     for theme in ("light", "dark"):
-        tab.emulate_media(color_scheme=theme)
+        tab.emulate_media(color_scheme=theme)  # which the page hears a moment later
+        tab.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme, timeout=5_000)
         for width in WIDTHS:
             tab.set_viewport_size({"width": width, "height": 900})
             state = tab.evaluate(STATE)
-            assert state["theme"] == theme
             assert not state["untypeset"] and state["typeset"] >= state["formulas"], state["untypeset"]
             assert not state["errors"], f"formulas with errors: {state['errors']}"
             for image in state["images"]:
@@ -148,6 +147,7 @@ def test_page_in_a_browser(browser, page):
     tab.wait_for_timeout(400)  # the theme lets the keyboard reach what scrolls 300 ms after a change of width
     for theme, width, rules in RULES:
         tab.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        tab.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme, timeout=5_000)
         tab.set_viewport_size({"width": width, "height": 900})
         findings = tab.evaluate(RUN_AXE, rules)
         assert not findings, f"axe, {theme}, {width} px: {findings}"
