@@ -79,9 +79,10 @@ class FusedLoRA(torch.autograd.Function):
         if needs[0] or needs[3]:
             u = B.T @ g.T
         if needs[3]:
-            dA = torch.addmm(A, u, x, beta=0, alpha=s)  # beta=0: the first argument only lends its shape
+            # beta=0: the first argument only lends its shape
+            dA = torch.addmm(A, u, x, beta=0, alpha=s)  # type: ignore[arg-type]  # u was made for just these cases
         if needs[4]:
             dB = torch.addmm(B.T, h, g, beta=0, alpha=s).T
         if needs[0]:
-            dx = (g @ W).addmm_(u.T, A, alpha=s).view(shape)
+            dx = (g @ W).addmm_(u.T, A, alpha=s).view(shape)  # type: ignore[union-attr]
         return dx, None, None, dA, dB, None

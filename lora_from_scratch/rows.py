@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 from lora_from_scratch.adapters import disable_adapter, named_adapter
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import adapters_of, hand_over
-from lora_from_scratch.layers import Adapted
+from lora_from_scratch.layers import Adapted, LoRAEmbedding
 
 
 @contextmanager
@@ -41,14 +41,15 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
             for path, module in adapters.base.items():
                 mine = [n for n in used if path in used[n].modules]
                 others = [used[n].modules[path] for n in mine]
-                if len({isinstance(other, Adapted) for other in others}) > 1:
+                layers = [other for other in others if isinstance(other, Adapted)]
+                if len(layers) not in (0, len(others)):
                     raise LoraError(f"{path!r} is a target of one of these adapters and trains in full in another")
                 for other in others:
                     hand_over(module, other)
                 if mine:
                     pick = torch.tensor([mine.index(n) if n in mine else -1 for n in names])
-                    row_hook = _adapted_rows if isinstance(others[0], Adapted) else _saved_rows
-                    hooks.append(module.register_forward_hook(row_hook(path, others, pick), with_kwargs=True))
+                    row_hook = _adapted_rows(path, layers, pick) if layers else _saved_rows(path, others, pick)
+                    hooks.append(module.register_forward_hook(row_hook, with_kwargs=True))
             yield model
         finally:
             adapters.by_rows = False
@@ -56,7 +57,7 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
                 hook.remove()
 
 
-def _adapted_rows(path: str, layers: list[nn.Module], pick: Tensor):
+def _adapted_rows(path: str, layers: list[Adapted], pick: Tensor):
     """A forward hook that adds to each row its own adapter's part."""
     factors = [(A, B * layer.scaling) for layer in layers for A, B in [layer.factors()]]
     r = max(A.shape[0] for A, _ in factors)
@@ -66,7 +67,7 @@ def _adapted_rows(path: str, layers: list[nn.Module], pick: Tensor):
     def hook(module, args, kwargs, y):
         x, rows = _rows(path, args, kwargs, pick)
         own_A, own_B = A.to(x.device)[rows], B.to(x.device)[rows]  # row -1 is masked below
-        if isinstance(module, nn.Embedding):
+        if isinstance(layers[0], LoRAEmbedding):
             index = torch.arange(len(x), device=x.device).view(-1, *[1] * (x.dim() - 1))
             h = own_A.transpose(1, 2)[index, x] * layers[0].gain()  # the base's, hence the same for all
         else:

@@ -68,4 +68,4 @@ def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int) -> Dat
     # With a generator of its own, starting an epoch draws nothing from the one of dropout: a
     # resumed run starts one epoch more often.
     own = torch.Generator()
-    return DataLoader(rows, batch_sampler=sampler, collate_fn=lambda batch: collate(batch, pad), generator=own)
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=lambda batch: collate(batch, pad), generator=own)  # type: ignore[arg-type]  # a list will do
