@@ -1,6 +1,7 @@
 """Several adapters on one model."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
+from benchmarks import many_adapters as bench
 from lora_from_scratch import (
     LoraConfig,
     LoraError,
@@ -22,11 +24,14 @@ from lora_from_scratch import (
     merge,
     merge_and_unload,
     parameter_report,
+    quantize_linears,
     remove_lora,
     save_adapter,
     set_adapter,
     unmerge,
 )
+from lora_from_scratch.emotion import load_classifier
+from scripts.speed_tables import many_adapters
 from tests.conftest import assert_unchanged, state_of, tiny_bert
 from tests.test_layers import tiny_gpt2
 from tests.tiny_models import make
@@ -226,6 +231,75 @@ def test_rows_train_all_their_adapters_at_once(two, batch):
         two(**batch).loss.backward()
     for injection in two.lora.named.values():
         assert all(f.grad.abs().sum() > 0 for path in injection.targets for f in injection.modules[path].factors())
+
+
+@pytest.mark.parametrize("names", [["default"] * 5, ["default", "b", None, "b", "default"]])
+def test_rows_on_a_base_of_four_bits(names, batch):
+    model = quantize_linears(tiny_bert())
+    config = LoraConfig(2, 3, ("query", "output.dense"))
+    alone = {None: model(**batch).logits}
+    for seed, name in enumerate(("default", "b")):
+        add_adapter(model, name, config) if seed else add_lora(model, config)
+        randomise(model, seed)
+        alone[name] = model(**batch).logits
+    with adapter_rows(model, names):
+        logits = model(**batch).logits
+    for i, name in enumerate(names):
+        assert torch.allclose(logits[i], alone[name][i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("begun", ["inside autocast", "outside"])
+def test_rows_under_autocast(two, begun, batch):
+    alone = {}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for name in ("default", "second"):
+            alone[name] = set_adapter(two, name)(**batch).logits
+    names, auto = ["default", "second", "second", "default", "second"], torch.autocast("cpu", torch.bfloat16)
+    first, second = (auto, adapter_rows(two, names)) if begun == "inside autocast" else (adapter_rows(two, names), auto)
+    with torch.no_grad(), first, second:
+        logits = two(**batch).logits
+    for i, name in enumerate(names):
+        assert logits.dtype == alone[name].dtype
+        assert torch.allclose(logits[i].float(), alone[name][i].float(), rtol=0.05, atol=0.05)
+
+
+def test_rows_of_adapters_left_behind_when_the_model_became_wider(two, batch):
+    two.double()  # reaches the active adapter alone
+    alone = {name: set_adapter(two, name)(**batch).logits for name in ("default", "second")}
+    two.lora.named["default"].modules["bert.encoder.layer.0.attention.self.query"].lora_A.float()
+    two.lora.named["default"].modules["bert.encoder.layer.0.attention.self.query"].lora_B.float()
+    with adapter_rows(two, ["default", "second", "default", "second", "second"]):
+        logits = two(**batch).logits
+    assert logits.dtype == torch.float64
+    assert torch.allclose(logits[0], alone["default"][0], rtol=1e-5) and torch.allclose(logits[1], alone["second"][1])
+
+
+def test_the_benchmark_of_many_adapters_writes_its_record(tiny_backbone, tmp_path, monkeypatch, capsys):
+    def tiny_contenders():
+        return contenders(rows=3, tokens=5, load=lambda name: load_classifier(tiny_backbone))
+
+    contenders = bench.contenders
+    monkeypatch.setattr(bench, "contenders", tiny_contenders)
+    monkeypatch.setattr(bench, "RANK", 2)
+    monkeypatch.setattr("sys.argv", ["many_adapters", "--repeats", "2", "--threads", "1", "--out", str(tmp_path / "b.json")])
+    bench.main()
+    record = json.loads((tmp_path / "b.json").read_text())
+    for precision, rows in record["precision"].items():
+        ours = rows[bench.BY_ROWS]
+        assert rows[bench.YARDSTICK]["time"] == 1 and ours["to_peft"] > 0
+        assert ours["gap_to_switched"] < (1e-5 if precision == "float32" else 0.1) * max(1, ours["largest_logit"])
+    assert "by rows / PEFT's mixed batch" in capsys.readouterr().out
+    shown = many_adapters(record | {"environment": {"processor": "an abacus", "threads": 1, "libraries": {"torch": "2"}}})
+    assert "| 64 adapters, one a row |" in shown and "of the time of PEFT's mixed batch" in shown
+
+
+def test_the_benchmarks_three_ways_give_the_same_answers(tiny_backbone, monkeypatch):
+    monkeypatch.setattr(bench, "RANK", 2)
+    _, runs = bench.contenders(rows=3, tokens=5, load=lambda name: load_classifier(tiny_backbone))
+    with torch.no_grad():
+        answers = [runs[name]() for name in (bench.BY_ROWS, bench.SWITCHED, bench.PEFT_MIXED)]
+    for other in answers[1:]:
+        assert torch.allclose(answers[0], other, rtol=1e-4, atol=1e-5)
 
 
 BAD = {
