@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from lora_from_scratch import HotSwap, LoraConfig, LoraError, add_adapter, add_lora, adapter_rows, delete_adapter, set_adapter
+from lora_from_scratch import (
+    HotSwap,
+    LoraConfig,
+    LoraError,
+    adapter_rows,
+    add_adapter,
+    add_lora,
+    delete_adapter,
+    set_adapter,
+)
 from lora_from_scratch.hot_swap import SharedLock
 
 LAYERS, WIDTH = 6, 8
