@@ -133,7 +133,7 @@ def ratios(mine: list[float], theirs: list[float]) -> tuple[float, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10, help="how often each contender runs (default: 10)")
+    parser.add_argument("--repeats", type=int, default=6, help="how often each contender runs (default: 6)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench-many-adapters.json", help="the record's file")
     args = parser.parse_args()
