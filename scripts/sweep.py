@@ -47,9 +47,9 @@ TUNED = {
 # Chapter 14's: rank 8 on all linears like all-linear-r8, each in its authors' convention of scaling,
 # over rates that lie around their advice (LoRA+'s rate is A's, B's is 16 times that).
 VARIANTS = {
-    "rslora": ("--rank 8 --scaling 5.65685", LORA_RATES[:3]),  # 16 / sqrt(8)
+    "rslora": ("--rank 8 --scaling 5.65685", ("2e-4", *LORA_RATES[:3])),  # 16 / sqrt(8)
     "lora-plus": ("--rank 8 --scaling 2 --b-ratio 16", ("5e-5", "1e-4", "2e-4", "5e-4")),
-    "dora": ("--rank 8 --scaling 2 --variant dora", LORA_RATES[:3]),
+    "dora": ("--rank 8 --scaling 2 --variant dora", LORA_RATES),
     "pissa": ("--rank 8 --scaling 1 --variant pissa", ("2e-4", *LORA_RATES[:3])),
 }
 TUNED |= {f"variant-{name}": how for name, how in VARIANTS.items()}
