@@ -43,7 +43,7 @@ test-long: $(STAMP) ## the package tests with those that test leaves out: a run 
 	@$(PY) -m pytest -q -m "long or not long" tests
 
 test-colab: $(STAMP) ## every notebook's first cells as on Colab, in fresh environments (minutes)
-	@$(PY) -m scripts.colab
+	@TORCH_INDEX="$(TORCH_INDEX)" $(PY) -m scripts.colab
 
 gpu-check: $(STAMP) ## on a GPU: its tests, epochs, the layer's cost, memory; without one it says so
 	@$(PY) -m scripts.gpu_check

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from scripts.browser import launch
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPRESSED = {".woff", ".woff2", ".png", ".jpg"}  # as they are
+COMPRESSED = {".woff", ".woff2", ".png", ".webp", ".jpg"}  # as they are
 KINDS = {".html": "page", ".css": "styles", ".js": "scripts", ".woff": "fonts", ".woff2": "fonts", ".ttf": "fonts"}
 
 

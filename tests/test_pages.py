@@ -10,6 +10,7 @@ import axe_playwright_python
 import pytest
 
 import lora_from_scratch
+from scripts.page_weight import weight
 from tests.site import CHAPTERS, PAGES, SITE, open_page, skip_unless_ci
 
 WIDTHS = (1280, 768, 390)
@@ -152,6 +153,12 @@ def test_page_in_a_browser(browser, page):
         findings = tab.evaluate(RUN_AXE, rules)
         assert not findings, f"axe, {theme}, {width} px: {findings}"
     tab.context.close()
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_chapter_weighs_less_than_a_megabyte(browser, page):
+    parts = weight(browser, page)
+    assert parts.total() < 1_000_000, parts
 
 
 def test_search_by_keyboard_finds_rank_one(browser):
