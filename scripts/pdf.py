@@ -35,13 +35,33 @@ PREPARE = """version => {
   document.querySelector('#jb-print-docs-body h1').insertAdjacentHTML('afterend', `<p>Version ${version}</p>`);
   return names;
 }"""
-# Chromium shrinks nothing by itself: what is wider than the paper is lost.
-CUT = """() => {
-  const right = document.querySelector('article').getBoundingClientRect().right + 1;
-  return [...document.querySelectorAll('article :is(pre, img, table, div.math)')]
-    .filter(e => e.getBoundingClientRect().right > right || e.matches('pre, .math') && e.scrollWidth > e.clientWidth + 1)
-    .map(e => e.textContent.trim().slice(0, 80) || e.src);
+# A table of many columns gets smaller type, rather than words and numbers broken in two.
+SHRINK = """() => {
+  for (const table of document.querySelectorAll('article table')) {
+    const edge = table.parentElement.getBoundingClientRect().right + 1;
+    for (let size = 0.7; size > 0.45 && table.getBoundingClientRect().right > edge; size -= 0.05)
+      table.style.fontSize = `${size}em`;
+  }
 }"""
+FAULTS = {  # what was found -> how it is found, as a list
+    "images lost": "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)",
+    "formulas not typeset": """() => [...document.querySelectorAll('.math')]
+      .filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)""",
+    # Chromium shrinks nothing by itself: what is wider than the paper is lost.
+    "cut at the edge": """() => {
+      const right = document.querySelector('article').getBoundingClientRect().right + 1;
+      return [...document.querySelectorAll('article :is(pre, img, table, div.math)')]
+        .filter(e => e.getBoundingClientRect().right > right || e.matches('pre, .math') && e.scrollWidth > e.clientWidth + 1)
+        .map(e => e.textContent.trim().slice(0, 80) || e.src);
+    }""",
+}
+
+
+def missing(chapters, text):
+    """The chapters whose names the printed text does not hold twice: in the contents and in their places."""
+    # NFKC: the letters f and i come out of a PDF as one sign.
+    squeezed = re.sub(r"\s", "", unicodedata.normalize("NFKC", text))
+    return [name for name in chapters if squeezed.count(re.sub(r"\s", "", name)) < 2]
 
 
 def build():
@@ -65,21 +85,17 @@ def main():
         tab.evaluate("() => MathJax.startup.promise")
         chapters = tab.evaluate(PREPARE, version(ROOT))
         tab.emulate_media(media="print", color_scheme="light")
-        lost = tab.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
-        bare = tab.evaluate("() => [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)")
-        cut = tab.evaluate(CUT)
+        tab.evaluate(SHRINK)
+        found = {what: tab.evaluate(search) for what, search in FAULTS.items()}
         tab.pdf(path=target, format="A4", scale=SCALE, margin=MARGIN, print_background=True, outline=True, tagged=True,
                 display_header_footer=True, header_template="<span></span>", footer_template=FOOTER)  # fmt: skip
     pdf = pypdf.PdfReader(target)
-    # NFKC: the letters f and i come out of a PDF as one sign.
-    squeezed = re.sub(r"\s", "", unicodedata.normalize("NFKC", "".join(sheet.extract_text() for sheet in pdf.pages)))
-    # Once in the contents and once in its place.
-    missing = [name for name in chapters if squeezed.count(re.sub(r"\s", "", name)) < 2]
+    found["chapters missing"] = missing(chapters, "".join(sheet.extract_text() for sheet in pdf.pages))
     print(f"{target}: {len(pdf.pages)} pages, {target.stat().st_size / 1e6:.1f} MB, {len(chapters)} chapters")
-    for what, found in (("images lost", lost), ("cut at the edge", cut), ("chapters missing", missing), ("formulas not typeset", bare)):
-        if found:
-            print(f"{what}: {len(found)}", *found[:8], sep="\n  ")
-    sys.exit(bool(lost or bare or cut or missing))
+    for what, names in found.items():
+        if names:
+            print(f"{what}: {len(names)}", *names[:8], sep="\n  ")
+    sys.exit(any(found.values()))
 
 
 if __name__ == "__main__":

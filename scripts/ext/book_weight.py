@@ -33,7 +33,7 @@ def lighter_pictures(folder: Path) -> dict[str, str]:
         with Image.open(png) as picture:
             picture.save(webp, lossless=True, quality=100, method=4)
             if webp.stat().st_size > LARGE:
-                picture.save(webp, quality=80, method=4)
+                picture.save(webp, quality=75, method=4)
         if webp.stat().st_size < png.stat().st_size:
             png.unlink()
             names[png.name] = webp.name
