@@ -14,7 +14,7 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf weight test test-long gpu-check finetune outputs results tables lint clean repository
+.PHONY: help book pdf weight test test-long gpu-check finetune outputs results tables lint clean repository release test-colab
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -42,6 +42,9 @@ test: $(STAMP) ## everything: gate, types, site, package tests, every chapter, p
 test-long: $(STAMP) ## the package tests with those that test leaves out: a run killed at 20 moments
 	@$(PY) -m pytest -q -m "long or not long" tests
 
+test-colab: $(STAMP) ## every notebook's first cells as on Colab, in fresh environments (minutes)
+	@$(PY) -m scripts.colab
+
 gpu-check: $(STAMP) ## on a GPU: its tests, epochs, the layer's cost, memory; without one it says so
 	@$(PY) -m scripts.gpu_check
 
@@ -66,6 +69,9 @@ lint: $(STAMP) ## ruff, codespell, types and the notebook gate
 
 repository: $(STAMP) ## move the book to another address (URL=https://github.com/you/lora-from-scratch)
 	@$(PY) -m scripts.set_repository $(URL)
+
+release: $(STAMP) ## an archive of site, PDF and notebooks that name the version's tag (minutes)
+	@$(PY) -m scripts.release
 
 clean: ## remove what was built; the environment and runs/ stay
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache
