@@ -19,8 +19,9 @@ class Ledger(TorchDispatchMode):
         self.numbers = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        before = {t.untyped_storage().data_ptr() for t in args if isinstance(t, torch.Tensor)}
-        result = function(*args, **(kwargs or {}))
+        given = [*args, *(kwargs := kwargs or {}).values()]  # "out" is among the latter
+        before = {t.untyped_storage().data_ptr() for t in given if isinstance(t, torch.Tensor)}
+        result = function(*args, **kwargs)
         if isinstance(result, torch.Tensor) and not function.is_view:
             if result.untyped_storage().data_ptr() not in before:
                 self.numbers += result.numel()

@@ -12,6 +12,7 @@ from lora_from_scratch.checkpoint import load_adapter, save_adapter
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.extract import Extraction, extract_lora
 from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
+from lora_from_scratch.hot_swap import HotSwap
 from lora_from_scratch.inject import add_lora, remove_lora
 from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
 from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
@@ -33,6 +34,7 @@ __all__ = [
     "DoRALinear",
     "Extraction",
     "FusedLoRA",
+    "HotSwap",
     "LoRAConv1D",
     "LoRAEmbedding",
     "LoRALinear",

@@ -39,10 +39,13 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
 
     Raises:
         LoraError: the model has no active adapter, a tensor that trains would be left out
-            (something was unfrozen by hand), or a number is not finite, so that the file
-            could not be loaded: nothing is then written. Or a file cannot be.
+            (something was unfrozen by hand), a number is not finite, so that the file
+            could not be loaded, or ``plain`` is asked of DoRA, whose change of W has full
+            rank: nothing is then written. Or a file cannot be.
     """
     injection = injection_of(model)
+    if plain and injection.config.dora:
+        raise LoraError("DoRA scales the rows of W and has no plain form: save it as it is, or merge")
     expected = {id(p) for t in _places(injection).values() for p in t.values()}
     left_out = sorted(n for n, p in model.named_parameters() if p.requires_grad and id(p) not in expected)
     if left_out:

@@ -1,5 +1,6 @@
 """One adapter for each row of a batch, in one pass through the frozen weights."""
 
+import functools
 from contextlib import contextmanager
 
 import torch
@@ -17,10 +18,15 @@ from lora_from_scratch.layers import Adapted
 def adapter_rows(model: nn.Module, names: list[str | None]):
     """Within the block, row i of every batch goes through the adapter ``names[i]``; None is the base.
 
-    All rows share one pass through the frozen weights. For row i with adapter k a target
-    adds ``s_k B_k A_k x_i``, in two batched products over stacked factors (ranks padded
-    with zeros), and a head of an adapter's own is applied row by row in one vectorised
-    call. Rows of the base are the base's, bit for bit. No dropout. (As in S-LoRA and Punica.)
+    All rows share one pass through the frozen weights. To row i with adapter k a target
+    adds ``s_k B_k A_k x_i``. The rows' factors are stacked once, at the start of the block, as
+    A [rows, r, in] and B [rows, out, r] (ranks padded with zeros); a target then costs two batched
+    products, of which the second adds into the frozen layer's output, without gradients in place. A head of an
+    adapter's own is applied row by row in one vectorised call. Rows of the base are the
+    base's, bit for bit. No dropout. (As in S-LoRA, arXiv:2311.03285, and Punica, arXiv:2310.18547.)
+
+    Factors that change within the block are not seen before the next one. The model is changed
+    meanwhile, so no other thread may use it: see ``HotSwap``.
 
     Raises:
         LoraError: an adapter does not exist, is DoRA or merged; a module is a target of one
@@ -39,16 +45,15 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
         adapters.by_rows = True
         try:
             for path, module in adapters.base.items():
-                mine = [n for n in used if path in used[n].modules]
-                others = [used[n].modules[path] for n in mine]
-                if len({isinstance(other, Adapted) for other in others}) > 1:
+                others = {n: i.modules[path] for n, i in used.items() if path in i.modules}
+                if not others:
+                    continue
+                kinds = {isinstance(other, Adapted) for other in others.values()}
+                if len(kinds) > 1:
                     raise LoraError(f"{path!r} is a target of one of these adapters and trains in full in another")
-                for other in others:
-                    hand_over(module, other)
-                if mine:
-                    pick = torch.tensor([mine.index(n) if n in mine else -1 for n in names])
-                    row_hook = _adapted_rows if isinstance(others[0], Adapted) else _saved_rows
-                    hooks.append(module.register_forward_hook(row_hook(path, others, pick), with_kwargs=True))
+                row_hook = _adapted_rows if kinds.pop() else _saved_rows
+                hook = row_hook(path, module, [others.get(n) for n in names])
+                hooks.append(module.register_forward_hook(hook, with_kwargs=True))
             yield model
         finally:
             adapters.by_rows = False
@@ -56,52 +61,74 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
                 hook.remove()
 
 
-def _adapted_rows(path: str, layers: list[nn.Module], pick: Tensor):
-    """A forward hook that adds to each row its own adapter's part."""
-    factors = [(A, B * layer.scaling) for layer in layers for A, B in [layer.factors()]]
-    r = max(A.shape[0] for A, _ in factors)
-    A = torch.stack([F.pad(A, (0, 0, 0, r - A.shape[0])) for A, _ in factors])  # [adapters, r, in]
-    B = torch.stack([F.pad(B, (0, r - B.shape[1])) for _, B in factors])  # [adapters, out, r]
+def _adapted_rows(path: str, module: nn.Module, layers: list[nn.Module | None]):
+    """A forward hook that adds to each row the part of its own adapted layer; None adds nothing."""
+    rows = [i for i, layer in enumerate(layers) if layer is not None]
+    adapted = [layer for layer in layers if layer is not None]
+    A, B, scaling = _stacked(module, adapted)
+    if isinstance(module, nn.Embedding):
+        hand_over(module, adapted[0])
+        A = A.transpose(1, 2)  # [rows, vocab, r]
 
     def hook(module, args, kwargs, y):
-        x, rows = _rows(path, args, kwargs, pick)
-        own_A, own_B = A.to(x.device)[rows], B.to(x.device)[rows]  # row -1 is masked below
+        x = _input(path, args, kwargs, len(layers))
+        every = len(rows) == len(layers)
+        x = x if every else x[rows]
+        out = y.reshape(len(y), -1, B.shape[1])  # [rows, tokens, out]
         if isinstance(module, nn.Embedding):
-            index = torch.arange(len(x), device=x.device).view(-1, *[1] * (x.dim() - 1))
-            h = own_A.transpose(1, 2)[index, x] * layers[0].gain()  # the base's, hence the same for all
-        else:
-            h = torch.einsum("n...i,nri->n...r", x.to(A.dtype), own_A)
-        update = torch.einsum("n...r,nor->n...o", h, own_B).to(y.dtype)
-        return torch.where(_is_adapted(rows, y), y + update, y)
+            index = torch.arange(len(x), device=x.device)[:, None]
+            h = A[index, x.flatten(1)] * (scaling * adapted[0].gain())  # the base's gain, hence the same for all
+        else:  # A x^T, because a product with r as its first side is the faster one
+            flat = x.reshape(len(x), -1, A.shape[2]).to(A.dtype)
+            h = (torch.bmm(A, flat.transpose(1, 2)) * scaling).transpose(1, 2)
+        if every and h.dtype == B.dtype == y.dtype:
+            add = out.baddbmm if torch.is_grad_enabled() else out.baddbmm_
+            return add(h, B.transpose(1, 2)).view(y.shape)
+        update = torch.bmm(h, B.transpose(1, 2)).to(y.dtype)
+        return out.index_add(0, torch.tensor(rows, device=y.device), update).view(y.shape)
 
     return hook
 
 
-def _saved_rows(path: str, modules: list[nn.Module], pick: Tensor):
+def _stacked(module: nn.Module, layers: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
+    """The layers' A [n, r, in], B [n, out, r] and scaling [n, 1, 1], where ``module`` is and in the type it computes in."""
+    known = {layer: layer.factors() for layer in dict.fromkeys(layers)}
+    factors = [known[layer] for layer in layers]
+    device, r = module.weight.device, max(A.shape[0] for A, _ in factors)
+    dtype = functools.reduce(torch.promote_types, {A.dtype for A, _ in factors}, module.weight.dtype)
+    if torch.is_autocast_enabled(device.type) and dtype == torch.float32:
+        dtype = torch.get_autocast_dtype(device.type)
+    if any(A.device != device for A, _ in factors):
+        factors = [(A.to(device), B.to(device)) for A, B in factors]
+    if any(A.shape[0] < r for A, _ in factors):
+        factors = [(F.pad(A, (0, 0, 0, r - len(A))), F.pad(B, (0, r - len(A)))) for A, B in factors]
+    A, B = torch.stack([A for A, _ in factors]).to(dtype), torch.stack([B for _, B in factors]).to(dtype)
+    return A, B, torch.tensor([layer.scaling for layer in layers], dtype=dtype, device=device)[:, None, None]
+
+
+def _saved_rows(path: str, module: nn.Module, copies: list[nn.Module | None]):
     """A forward hook that gives each row the output of its own adapter's copy of a module."""
-    states = [module.state_dict(keep_vars=True) for module in modules]
-    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    rows = [i for i, one in enumerate(copies) if one is not None]
+    for one in dict.fromkeys(copies[i] for i in rows):
+        hand_over(module, one)
+    states = [copies[i].state_dict(keep_vars=True) for i in rows]
+    own = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     def call(state, row):
-        return functional_call(modules[0], state, (row[None],))[0]
+        return functional_call(copies[rows[0]], state, (row[None],))[0]
 
     def hook(module, args, kwargs, y):
-        x, rows = _rows(path, args, kwargs, pick)
-        own = {name: value.to(x.device)[rows] for name, value in stacked.items()}
-        return torch.where(_is_adapted(rows, y), vmap(call, randomness="different")(own, x), y)
+        x = _input(path, args, kwargs, len(copies))
+        made = vmap(call, randomness="different")(own, x[rows])
+        return y.index_copy(0, torch.tensor(rows, device=y.device), made.to(y.dtype))
 
     return hook
 
 
-def _rows(path: str, args: tuple, kwargs: dict, pick: Tensor) -> tuple[Tensor, Tensor]:
+def _input(path: str, args: tuple, kwargs: dict, rows: int) -> Tensor:
     given = [*args, *kwargs.values()]
     if len(given) != 1:
         raise LoraError(f"{path!r} is called with {len(given)} arguments; row by row it can have but one")
-    x = given[0]
-    if x.shape[0] != len(pick):
-        raise LoraError(f"{path!r} is given {x.shape[0]} rows, but adapter_rows names {len(pick)} adapters")
-    return x, pick.to(x.device)
-
-
-def _is_adapted(rows: Tensor, y: Tensor) -> Tensor:
-    return (rows >= 0).view(-1, *[1] * (y.dim() - 1))
+    if given[0].shape[0] != rows:
+        raise LoraError(f"{path!r} is given {given[0].shape[0]} rows, but adapter_rows names {rows} adapters")
+    return given[0]

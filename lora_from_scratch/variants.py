@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.functional import lora_forward
+from lora_from_scratch.functional import FusedDoRA, can_fuse, lora_forward
 from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
 from lora_from_scratch.nf4 import NF4Linear
 from lora_from_scratch.shared_vector import SharedVectorConv1D, SharedVectorLinear
@@ -37,25 +37,31 @@ class DoRALinear(LoRALinear):
         """``|(W + s B A)_i|`` for every row i, [out], without forming B A.
 
         The square is ``|W_i|^2 + 2 s (W A^T B^T)_ii + s^2 (B A A^T B^T)_ii``, and of the
-        last two products only the diagonal is computed.
+        last two products only the diagonal is computed: r in out multiplications and two
+        tensors of r out numbers. Where B A nearly cancels W, the sum loses digits.
         """
         A, B = self.factors()
         W, s = self.matrix().to(A.dtype), self.scaling
-        cross = ((W @ A.T) * B).sum(1)
-        square = W.square().sum(1) + 2 * s * cross + s * s * ((B @ (A @ A.T)) * B).sum(1)
+        with torch.autocast(A.device.type, enabled=False):  # in 16 bits the lengths would be coarser than m
+            both = torch.addmm(F.linear(A, W), A @ A.T, B.T, beta=2, alpha=s)  # [r, out]
+            square = torch.linalg.vector_norm(W, dim=1).square() + s * (both * B.T).sum(0)
         return square.clamp(min=0).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.matrix(), self.bias)
+        W, (A, B), m = self.matrix(), self.factors(), self.lora_magnitude_vector
         if self.unmerged_weight is not None:
-            return y
-        scale = self.lora_magnitude_vector / self.lengths()
-        if self.training and self.dropout.p > 0:
+            return F.linear(x, W, self.bias)
+        drops = self.training and self.dropout.p > 0
+        if not drops and can_fuse(x, W, self.bias, A, B):
+            return FusedDoRA.apply(x, W, self.bias, A, B, m, self.lengths(), self.scaling)
+        y = F.linear(x, W, self.bias)
+        scale = m / self.lengths()
+        if drops:
             x = self.dropout(x)
-            frozen = F.linear(x, self.matrix())
+            frozen = F.linear(x, W)
         else:
             frozen = y if self.bias is None else y - self.bias
-        update = lora_forward(x, *self.factors(), self.scaling)
+        update = lora_forward(x, A, B, self.scaling)
         # Written as a change of y, which at the start is exactly zero.
         return y + ((scale - 1) * frozen + scale * update).to(y.dtype)
 

@@ -8,6 +8,7 @@ from torch.optim import AdamW, Optimizer
 
 from lora_from_scratch.emotion import TextClassifier, TextData, TrainConfig
 from lora_from_scratch.emotion.batches import tokenise, train_loader
+from lora_from_scratch.emotion.precision import padded_to
 from lora_from_scratch.emotion.recipe import parameter_groups, rate_share
 
 
@@ -27,7 +28,8 @@ def steps_of(
     trained = [p for group in groups for p in group["params"]]
     tokenizer = classifier.tokenizer
     ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
-    loader = iter(train_loader(ids, data.train.labels, tokenizer.pad_token_id, config.batch_size, order))
+    pad, multiple = tokenizer.pad_token_id, padded_to(config.precision)
+    loader = iter(train_loader(ids, data.train.labels, pad, config.batch_size, order, multiple))
     for step in range(config.max_steps):
         batch = next(loader)
         for group in stepper.param_groups:

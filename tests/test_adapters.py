@@ -6,7 +6,6 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from lora_from_scratch import (
     LoraConfig,
@@ -28,12 +27,9 @@ from lora_from_scratch import (
     unmerge,
 )
 from tests.conftest import assert_unchanged, state_of, tiny_bert
-from tests.test_layers import tiny_gpt2
-from tests.tiny_models import make
 
 ONE = LoraConfig(3, 5, ("query", "output.dense"))
 TWO = LoraConfig(2, 7, ("value", "query", "word_embeddings"), rank_pattern={"value": 4})
-XS = LoraConfig(2, 3, ("key",), init="lora_xs")
 
 
 def randomise(model, seed):
@@ -45,14 +41,18 @@ def randomise(model, seed):
                 p.copy_(0.2 * torch.randn(p.shape, generator=generator))
 
 
-@pytest.fixture
-def two():
+def two_adapters():
     """A BERT with adapters "default" and "second", each with a head of its own; the second is active."""
     model = add_lora(tiny_bert(), ONE)
     randomise(model, 1)
     add_adapter(model, "second", TWO)
     randomise(model, 2)
     return model
+
+
+@pytest.fixture
+def two():
+    return two_adapters()
 
 
 def test_each_adapter_computes_as_if_it_were_alone(two, batch):
@@ -154,78 +154,6 @@ def test_combining_adds_the_products(two, form, batch):
             assert errors[path] == pytest.approx(tail, abs=1e-5)
             assert (got - delta).norm().item() == pytest.approx(tail, abs=1e-5)
     assert torch.equal(two.classifier.weight, before["second"]["classifier"].weight)
-
-
-@pytest.mark.parametrize("names", [
-    ["default", None, "second", "default", None], [None] * 5, ["xs", "second", None, "xs", "default"],
-])  # fmt: skip
-def test_each_row_goes_through_its_own_adapter(two, names, batch):
-    add_adapter(two, "xs", XS)
-    randomise(two, 3)
-    alone = {}
-    for name in ("default", "second", "xs"):
-        alone[name] = set_adapter(two, name)(**batch).logits
-    with disable_adapter(two):
-        alone[None] = two(**batch).logits
-    before = state_of(two)
-    with adapter_rows(two, names):
-        logits = two(**batch).logits
-    assert_unchanged(two, before)
-    for i, name in enumerate(names):
-        if name is None:
-            assert torch.equal(logits[i], alone[None][i])
-        else:
-            assert torch.allclose(logits[i], alone[name][i], rtol=1e-5, atol=1e-6)
-    assert torch.equal(two(**batch).logits, alone["xs"])  # the active one is back
-
-
-def test_rows_of_a_head_of_several_layers_and_of_gpt2():
-    torch.manual_seed(0)
-    roberta = RobertaForSequenceClassification(RobertaConfig(
-        vocab_size=40, hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=36, num_labels=3,
-    )).eval()  # fmt: skip
-    ids = torch.arange(5, 20).view(3, 5)
-    for model, targets in ((roberta, ("query",)), (tiny_gpt2(), ("c_attn", "wte"))):
-        config = LoraConfig(2, 3, targets)
-        add_lora(model, config)
-        randomise(model, 1)
-        alone = {"default": model(ids).logits}
-        add_adapter(model, "b", config)
-        randomise(model, 2)
-        alone["b"] = model(ids).logits
-        with disable_adapter(model):
-            alone[None] = model(ids).logits
-        names = ["b", None, "default"]
-        with adapter_rows(model, names):
-            logits = model(ids).logits
-        assert torch.equal(logits[1], alone[None][1])
-        for i in (0, 2):
-            assert torch.allclose(logits[i], alone[names[i]][i], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["bart", "gemma"])
-def test_rows_of_an_embedding_that_scales_its_rows(name):
-    config = LoraConfig(2, 3, r".*embed_tokens", modules_to_save=())
-    model, ids = add_lora(make(name), config), torch.arange(4, 14).view(2, 5)
-    randomise(model, 1)
-    alone = model(ids).logits
-    with adapter_rows(model, ["default", None]):
-        rows = model(ids).logits
-    assert torch.allclose(rows[0], alone[0], rtol=1e-5, atol=1e-6)
-    with disable_adapter(model):
-        assert torch.equal(rows[1], model(ids).logits[1])
-        assert not torch.allclose(rows[0], model(ids).logits[0], rtol=0.01)
-
-
-def test_rows_train_all_their_adapters_at_once(two, batch):
-    for injection in two.lora.named.values():
-        for path in injection.targets:
-            for name, p in injection.modules[path].named_parameters():
-                p.requires_grad_(name not in ("weight", "bias"))
-    with adapter_rows(two, ["default", "second", None, "default", "second"]):
-        two(**batch).loss.backward()
-    for injection in two.lora.named.values():
-        assert all(f.grad.abs().sum() > 0 for path in injection.targets for f in injection.modules[path].factors())
 
 
 BAD = {

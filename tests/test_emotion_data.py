@@ -132,3 +132,9 @@ def test_padding_is_marked():
     assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 1, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [2, 0]
+
+
+def test_padding_to_a_multiple():
+    widths = {collate([([7] * n, 0)], pad=0, multiple=8)["input_ids"].shape[1] for n in range(1, 17)}
+    assert widths == {8, 16}
+    assert collate([([7] * 9, 0)], pad=0, multiple=8)["attention_mask"].sum() == 9

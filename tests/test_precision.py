@@ -1,5 +1,6 @@
-"""Frozen weights rounded once for a half-precision run, and given back."""
+"""Frozen weights rounded once for a half-precision run, and given back; batches of few shapes."""
 
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -84,3 +85,16 @@ def test_a_bf16_run_is_the_same_run_with_its_base_rounded_once(tiny_backbone, da
 def test_a_bf16_run_that_fails_gives_the_base_back(tiny_backbone, data):
     with pytest.raises(TrainingFailed, match="nan|inf|every validation row"):
         short_run(tiny_backbone, data, precision="bf16", lr=1e4, clip=None)
+
+
+@pytest.mark.parametrize("precision, multiple", [("fp32", 1), ("bf16", 8)])
+def test_batches_in_16_bits_have_few_shapes(tiny_backbone, data, monkeypatch, precision, multiple):
+    widths, step = set(), train._step
+
+    def watched(model, batch, *rest):
+        widths.add(batch["input_ids"].shape[1])
+        return step(model, batch, *rest)
+
+    monkeypatch.setattr(train, "_step", watched)
+    short_run(tiny_backbone, data, precision=precision)
+    assert math.gcd(*widths) == multiple, widths

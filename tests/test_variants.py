@@ -4,11 +4,9 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lora_from_scratch import (
-    DoRALinear,
     LoraConfig,
     LoraError,
     add_lora,
@@ -21,7 +19,7 @@ from lora_from_scratch import (
     truncated_svd,
     unmerge,
 )
-from lora_from_scratch.variants import DoRAConv1D, PiSSAConv1D
+from lora_from_scratch.variants import PiSSAConv1D
 from tests.conftest import assert_unchanged, state_of, tiny_bert
 
 QUERY = ("query", "output.dense")
@@ -96,25 +94,6 @@ def test_rslora_scales_by_the_root():
     assert layer.scaling == 5 / math.sqrt(3) == LoraConfig(3, 5, rslora=True).scaling
 
 
-@pytest.mark.parametrize(("linear", "kind"), [(nn.Linear(6, 4), DoRALinear), (Conv1D(4, 6), DoRAConv1D)])
-def test_dora_is_length_times_direction_without_forming_the_product(linear, kind):
-    torch.manual_seed(0)
-    layer = kind(linear.double().requires_grad_(False), r=2, alpha=3)
-    nn.init.normal_(layer.lora_B.weight)
-    nn.init.uniform_(layer.lora_magnitude_vector, 0.5, 2)
-    A, B = layer.factors()
-    V = layer.matrix() + 1.5 * B @ A
-    assert torch.allclose(layer.lengths(), V.norm(dim=1))
-    x = torch.randn(5, 6, dtype=torch.float64)
-    W = layer.lora_magnitude_vector[:, None] * V / V.norm(dim=1, keepdim=True)
-    assert torch.allclose(layer(x), x @ W.T + layer.bias)
-    # The lengths count as constants: the gradient is that of this expression.
-    got = torch.autograd.grad(layer(x).square().sum(), [*layer.factors(), layer.lora_magnitude_vector])
-    W = (layer.lora_magnitude_vector / V.norm(dim=1).detach())[:, None] * V
-    right = torch.autograd.grad((x @ W.T + layer.bias).square().sum(), [*layer.factors(), layer.lora_magnitude_vector])
-    assert all(torch.allclose(a, b) for a, b in zip(got, right, strict=True))
-
-
 def test_pissa_starts_from_the_largest_singular_triples_and_its_gradients_are_those_of_the_moved_base():
     torch.manual_seed(0)
     base = Conv1D(4, 6).double().requires_grad_(False)
@@ -164,8 +143,3 @@ def test_lora_plus_gives_every_b_its_rate():
         lora_plus_groups(model, lr=1e-3, ratio=0)
     with pytest.raises(LoraError, match="no lora_B trains"):
         lora_plus_groups(tiny_bert(), lr=1e-3)
-
-
-def test_dora_excludes_other_starts():
-    with pytest.raises(LoraError, match="dora and init='pissa' cannot be combined"):
-        LoraConfig(dora=True, init="pissa")

@@ -1,5 +1,8 @@
 """From texts to padded batches of about equal length."""
 
+import math
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -46,12 +49,12 @@ class LengthBuckets:
         yield from sorted((batches[i] for i in order), key=lambda batch: len(batch) < self.batch_size)
 
 
-def collate(rows: list[tuple[list[int], int]], pad: int) -> dict[str, Tensor]:
-    """Pad rows of (token ids, label) to the longest of them.
+def collate(rows: list[tuple[list[int], int]], pad: int, multiple: int = 1) -> dict[str, Tensor]:
+    """Pad rows of (token ids, label) to the longest of them, or to the next ``multiple`` of tokens.
 
     Returns ``input_ids``, ``attention_mask`` [batch, tokens] and ``labels`` [batch].
     """
-    longest = max(len(ids) for ids, _ in rows)
+    longest = math.ceil(max(len(ids) for ids, _ in rows) / multiple) * multiple
     ids = torch.full((len(rows), longest), pad)
     mask = torch.zeros_like(ids)
     for i, (row, _) in enumerate(rows):
@@ -61,11 +64,12 @@ def collate(rows: list[tuple[list[int], int]], pad: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int) -> DataLoader:
-    """Batches for training, in a new random order each epoch (``LengthBuckets``)."""
+def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int, multiple: int = 1) -> DataLoader:
+    """Batches for training, in a new random order each epoch (``LengthBuckets``), padded as ``collate`` does."""
     sampler = LengthBuckets([len(ids) for ids in token_ids], batch_size, seed)
     rows = list(zip(token_ids, labels, strict=True))
     # With a generator of its own, starting an epoch draws nothing from the one of dropout: a
     # resumed run starts one epoch more often.
     own = torch.Generator()
-    return DataLoader(rows, batch_sampler=sampler, collate_fn=lambda batch: collate(batch, pad), generator=own)
+    padded = partial(collate, pad=pad, multiple=multiple)
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=padded, generator=own)

@@ -24,7 +24,7 @@ from lora_from_scratch.emotion.parallel import (
     on_cpu,
     shard_base,
 )
-from lora_from_scratch.emotion.precision import frozen_linears_in, pick_precision
+from lora_from_scratch.emotion.precision import frozen_linears_in, padded_to, pick_precision
 from lora_from_scratch.emotion.progress import Progress
 from lora_from_scratch.emotion.recipe import TrainConfig, parameter_groups, rate_share
 from lora_from_scratch.emotion.resume import Checkpoint, Keeper, live_tensors, run_settings
@@ -114,7 +114,8 @@ def finetune(
     torch.manual_seed(config.seed + accelerator.process_index)  # dropout
     tokenizer = classifier.tokenizer
     ids = tokenise(tokenizer, data.train.texts, classifier.max_length)
-    loader = train_loader(ids, data.train.labels, tokenizer.pad_token_id, config.batch_size, config.seed)
+    pad, multiple = tokenizer.pad_token_id, padded_to(precision)
+    loader = train_loader(ids, data.train.labels, pad, config.batch_size, config.seed, multiple)
     sampler = loader.batch_sampler
     total = config.max_steps or config.epochs * len(sampler)
     if config.shard_base:
