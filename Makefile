@@ -14,7 +14,7 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf weight test test-long gpu-check finetune outputs results tables lint clean repository
+.PHONY: help book pdf weight test test-long gpu-check finetune outputs results tables lint clean repository release test-colab
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -36,11 +36,14 @@ pdf: $(STAMP) ## the whole book as one PDF, checked for what was cut or lost (mi
 weight: $(STAMP) ## what each chapter's page weighs before it can be read, and of what
 	@$(PY) -m scripts.page_weight
 
-test: $(STAMP) ## everything: gate, site, package tests, every chapter, pages in a browser
+test: $(STAMP) ## everything: gate, types, site, package tests, every chapter, pages in a browser
 	@$(PY) -m scripts.steps test
 
 test-long: $(STAMP) ## the package tests with those that test leaves out: a run killed at 20 moments
 	@$(PY) -m pytest -q -m "long or not long" tests
+
+test-colab: $(STAMP) ## every notebook's first cells as on Colab, in fresh environments (minutes)
+	@$(PY) -m scripts.colab
 
 gpu-check: $(STAMP) ## on a GPU: its tests, epochs, the layer's cost, memory; without one it says so
 	@$(PY) -m scripts.gpu_check
@@ -58,14 +61,18 @@ results: $(STAMP) ## train the runs that the book's tables are drawn from (hours
 tables: $(STAMP) ## rewrite the tables from the records in results/
 	$(PY) -m scripts.results_table $(ARGS)
 
-lint: $(STAMP) ## ruff, codespell and the notebook gate
+lint: $(STAMP) ## ruff, codespell, types and the notebook gate
 	$(PY) -m ruff check .
 	$(PY) -m codespell_lib
+	$(PY) -m mypy
 	$(PY) -m scripts.check_notebooks
 
 repository: $(STAMP) ## move the book to another address (URL=https://github.com/you/lora-from-scratch)
 	@$(PY) -m scripts.set_repository $(URL)
 
+release: $(STAMP) ## an archive of site, PDF and notebooks that name the version's tag (minutes)
+	@$(PY) -m scripts.release
+
 clean: ## remove what was built; the environment and runs/ stay
-	rm -rf _build build *.egg-info .pytest_cache .ruff_cache
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

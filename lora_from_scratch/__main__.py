@@ -51,7 +51,7 @@ def run_predict(args: argparse.Namespace) -> dict:
     answers, width = [], max(10, *map(len, classifier.label_names))
     for text, row in zip(args.text, logits.softmax(1).tolist(), strict=True):
         shares = dict(zip(classifier.label_names, row, strict=True))
-        answers.append({"text": text, "label": max(shares, key=shares.get), "probabilities": shares})
+        answers.append({"text": text, "label": max(shares, key=shares.__getitem__), "probabilities": shares})
         print(text)
         for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
             print(f"  {name:<{width}} {share:6.1%}  {_bar(share)}")

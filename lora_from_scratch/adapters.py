@@ -117,7 +117,7 @@ def combine_adapters(
     targets = dict.fromkeys(path for part in parts.values() for path in part.targets)
     factors, errors = {}, {}
     for path in targets:
-        terms = [(w, parts[n].modules[path]) for n, w in weights.items() if path in parts[n].targets]
+        terms = [(w, parts[n].layer(path)) for n, w in weights.items() if path in parts[n].targets]
         if any(isinstance(layer, DoRALinear) for _, layer in terms):
             raise LoraError(f"{path!r} is adapted by DoRA: its update is no product that could be added up")
         A = torch.cat([layer.factors()[0].detach() for _, layer in terms])
@@ -143,10 +143,11 @@ def combine_adapters(
     made = adapters_of(model).named[name]
     with torch.no_grad():
         for path, values in factors.items():
-            for place, value in zip(made.modules[path].factors(), values, strict=True):
+            for place, value in zip(made.layer(path).factors(), values, strict=True):
                 place.copy_(value)
-        for path in made.saved:
-            made.modules[path].load_state_dict(source.modules[path].state_dict())
+        if source:
+            for path in made.saved:
+                made.modules[path].load_state_dict(source.modules[path].state_dict())
     return errors
 
 

@@ -92,8 +92,9 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
     """
     adapters = getattr(model, "lora", None)
-    known = isinstance(adapters, Adapters) and adapters.active is not None
-    injection = adapters.named[adapters.active] if known else None
+    injection = None
+    if isinstance(adapters, Adapters) and adapters.active is not None:
+        injection = adapters.named[adapters.active]
     factors = {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
     heads = head_modules(model)
     saved = injection.saved if injection else ()

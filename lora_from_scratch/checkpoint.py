@@ -16,10 +16,12 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, is_adapted, prepare
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.peft_format import from_fields, to_fields
+from lora_from_scratch.shared_vector import SharedVectorLinear
+from lora_from_scratch.variants import LoRAXSLinear
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
-PROBES = "lora_probes"
+PROBES, PROBED = "lora_probes", (LoRAXSLinear, SharedVectorLinear)
 SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 
 
@@ -55,12 +57,12 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
         )
     plain = plain or injection.config.init in ("pissa", "olora")
     plain = plain or any(getattr(module, "own_bases", False) for module in injection.modules.values())
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, places in _places(injection).items():
         if plain and name in injection.targets and "lora_embedding_A" not in places:
-            places = dict(zip(("lora_A.weight", "lora_B.weight"), injection.modules[name].factors(), strict=True))
-        elif hasattr(injection.modules[name], "probes"):
-            places = places | {PROBES: injection.modules[name].probes()}
+            places = dict(zip(("lora_A.weight", "lora_B.weight"), injection.layer(name).factors(), strict=True))
+        elif isinstance(module := injection.modules[name], PROBED):
+            places = places | {PROBES: module.probes()}
         tensors |= {f"{PREFIX}{name}.{key}": t.detach().cpu().contiguous().clone() for key, t in places.items()}
     endless = [key.removeprefix(PREFIX) for key, t in tensors.items() if not torch.isfinite(t).all()]
     if endless:
@@ -164,11 +166,11 @@ def _read(base: nn.Module, folder: Path) -> Injection:
     # A checkpoint of an embedding may hold its frozen weight, too: it must be this base's.
     for name in injection.targets:
         key = f"{name}.base_layer.weight"
-        if key in tensors and torch.equal(tensors[key], base.get_submodule(name).weight.to(tensors[key])):
+        if key in tensors and torch.equal(tensors[key], base.get_parameter(f"{name}.weight").to(tensors[key])):
             del tensors[key]
     probes = {
         f"{name}.{PROBES}": module.probes()
-        for name, module in injection.modules.items() if hasattr(module, "probes")
+        for name, module in injection.modules.items() if isinstance(module, PROBED)
     }  # fmt: skip
     check_tensors(tensors, places | probes, folder / WEIGHTS)
     off = [key for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
@@ -182,10 +184,12 @@ def _read(base: nn.Module, folder: Path) -> Injection:
 
 def _places(injection: Injection) -> dict[str, dict[str, Tensor]]:
     """Every tensor that belongs to an adapter: module -> name within it -> tensor. A shared one comes once."""
-    places, seen = {}, set()
+    places: dict[str, dict[str, Tensor]] = {}
+    seen: set[int] = set()
     for name, module in injection.modules.items():
-        owned = module.state_dict(keep_vars=True) if name in injection.saved else trained_tensors(module)
-        places[name] = owned if name in injection.saved else {k: t for k, t in owned.items() if id(t) not in seen}
+        saved = name in injection.saved
+        owned = module.state_dict(keep_vars=True) if saved else dict[str, Tensor](trained_tensors(module))
+        places[name] = owned if saved else {k: t for k, t in owned.items() if id(t) not in seen}
         seen |= {id(t) for t in owned.values()}
     return places
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.inject import add_lora, is_adapted, remove_lora
+from lora_from_scratch.inject import add_lora, injection_of, is_adapted, remove_lora
+from lora_from_scratch.layers import Adapted
 from lora_from_scratch.nf4 import NF4Linear
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import find_saved, find_targets, inside
@@ -54,8 +55,9 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
     if changed:
         raise LoraError(f"these tensors changed too, but are neither targets nor saved: {', '.join(changed)}")
     add_lora(base, config)
+    adapter = injection_of(base)
     try:
-        result = {name: _extract(base.get_submodule(name), theirs[f"{name}.weight"]) for name in targets}
+        result = {name: _extract(adapter.layer(name), theirs[f"{name}.weight"]) for name in targets}
     except LoraError:
         remove_lora(base)
         raise
@@ -64,7 +66,7 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
     return result
 
 
-def _extract(layer: nn.Module, tuned: Tensor) -> Extraction:
+def _extract(layer: Adapted, tuned: Tensor) -> Extraction:
     tuned = tuned.to(layer.weight.device).double()
     delta = (tuned.T if layer.transposed else tuned) - layer.matrix().double()
     U, S, V = truncated_svd(delta, layer.r)

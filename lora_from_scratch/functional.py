@@ -125,9 +125,10 @@ def _fused_gradients(g, x, W, A, B, h, s, needs):
     if needs[0] or needs[1]:
         u = B.T @ g.T
     if needs[1]:
-        dA = torch.addmm(A, u, x, beta=0, alpha=s)  # beta=0: the first argument only lends its shape
+        # beta=0: the first argument only lends its shape
+        dA = torch.addmm(A, u, x, beta=0, alpha=s)  # type: ignore[arg-type]  # u was made for just these cases
     if needs[2]:
         dB = torch.addmm(B.T, h, g, beta=0, alpha=s).T
     if needs[0]:
-        dx = (g @ W).addmm_(u.T, A, alpha=s).view(shape)
+        dx = (g @ W).addmm_(u.T, A, alpha=s).view(shape)  # type: ignore[union-attr]
     return dx, dA, dB

@@ -14,7 +14,7 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.layers import Adapted, trained_tensors
-from lora_from_scratch.shared_vector import share_vector
+from lora_from_scratch.shared_vector import SharedVectorLinear, share_vector
 from lora_from_scratch.targets import find_saved, find_targets, inside
 from lora_from_scratch.variants import adapted_layer
 
@@ -30,7 +30,13 @@ class Injection:
 
     def __post_init__(self):
         if self.config.init == "shared_vector":
-            share_vector([self.modules[name] for name in self.targets])
+            share_vector([m for m in self.modules.values() if isinstance(m, SharedVectorLinear)])
+
+    def layer(self, target: str) -> Adapted:
+        """The adapted layer of a target."""
+        layer = self.modules[target]
+        assert isinstance(layer, Adapted)
+        return layer
 
 
 @dataclass
@@ -109,7 +115,7 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
             raise LoraError("the model has an attribute 'lora' of its own, where the adapters would be kept")
         trained = frozenset(n for n, p in model.named_parameters() if p.requires_grad)
         model.requires_grad_(False)
-        model.lora = Adapters(trained)
+        model.lora = Adapters(trained)  # type: ignore[assignment]  # nn.Module is declared to hold modules and tensors alone
     adapters = adapters_of(model)
     for path in injection.modules:
         for other in adapters.base:
@@ -165,7 +171,7 @@ def is_merged(model: nn.Module) -> bool:
     return any(layer.unmerged_weight is not None for _, layer in lora_layers(model))
 
 
-def lora_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def lora_layers(model: nn.Module) -> list[tuple[str, Adapted]]:
     """Every adapted layer in place in ``model``, with its full name."""
     return [(name, m) for name, m in model.named_modules() if isinstance(m, Adapted)]
 
@@ -201,13 +207,15 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     ``load_state_dict(..., assign=True)`` reach only the modules that are.
     """
     if isinstance(old, Adapted) or isinstance(new, Adapted):
-        new.weight = old.weight
+        weight = old.weight
+        assert isinstance(weight, nn.Parameter)
+        new.weight = weight
         if not isinstance(new, nn.Embedding):
             new.bias = old.bias
         own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []
         for tensor in own:
-            wide = torch.promote_types(tensor.dtype, new.weight.dtype) if tensor.is_floating_point() else tensor.dtype
-            tensor.data = tensor.data.to(new.weight.device, wide)
+            wide = torch.promote_types(tensor.dtype, weight.dtype) if tensor.is_floating_point() else tensor.dtype
+            tensor.data = tensor.data.to(weight.device, wide)
         new.train(old.training)
     else:
         like = dict(old.named_parameters()) | dict(old.named_buffers())

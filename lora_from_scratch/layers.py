@@ -1,6 +1,7 @@
 """The adapted layers: linear, GPT-2's transposed linear, embedding."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,14 @@ class Factor(nn.Module):
         self.weight = nn.Parameter(torch.empty(rows, columns, dtype=dtype, device=like.device))
 
 
-class Adapted:
+class Adapted(nn.Module):
     """What adapted layers have in common: each has ``factors()``, A [r, in] and B [out, r]."""
+
+    weight: Tensor
+    r: int
+    scaling: float
+    unmerged_weight: Tensor | None  # while merged, the weight without the update
+    factors: Callable[[], tuple[Tensor, Tensor]]
 
     transposed = False  # whether ``weight`` is the transpose of W
 
@@ -64,14 +71,14 @@ class LoRALinear(Adapted, nn.Linear):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         nn.Module.__init__(self)  # nn.Linear's own would allocate a second weight
-        self.weight, self.bias = base.weight, base.bias
+        self.weight, self.bias = base.weight, base.bias  # type: ignore[assignment]  # linears of three classes have them
         self.out_features, self.in_features = self.matrix().shape
         if r > min(self.in_features, self.out_features):
             raise LoraError(f"r is {r}, above min(in, out) of {tuple(self.matrix().shape)}")
         self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         self.dropout = nn.Dropout(dropout)
-        self.lora_A = Factor(r, self.in_features, like=base.weight)
-        self.lora_B = Factor(self.out_features, r, like=base.weight)
+        self.lora_A = Factor(r, self.in_features, like=self.weight)
+        self.lora_B = Factor(self.out_features, r, like=self.weight)
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
         self.register_buffer("unmerged_weight", None, persistent=False)
@@ -134,6 +141,7 @@ class LoRAEmbedding(Adapted, nn.Embedding):
     """
 
     transposed = True
+    embed_scale: Tensor | None
 
     def __init__(self, base: nn.Embedding, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         nn.Module.__init__(self)
@@ -148,9 +156,9 @@ class LoRAEmbedding(Adapted, nn.Embedding):
         self.register_buffer("embed_scale", None if scale is None else torch.as_tensor(scale), persistent=False)
         self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
-        like = {"dtype": dtype, "device": base.weight.device}
-        self.lora_embedding_A = nn.Parameter(torch.zeros(r, self.num_embeddings, **like))
-        self.lora_embedding_B = nn.Parameter(torch.randn(self.embedding_dim, r, **like))
+        device = base.weight.device
+        self.lora_embedding_A = nn.Parameter(torch.zeros(r, self.num_embeddings, dtype=dtype, device=device))
+        self.lora_embedding_B = nn.Parameter(torch.randn(self.embedding_dim, r, dtype=dtype, device=device))
         self.register_buffer("unmerged_weight", None, persistent=False)
         self.train(base.training)
 
@@ -174,7 +182,7 @@ def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in layer.named_parameters() if name not in ("weight", "bias")}
 
 
-def merged_weight(name: str, layer: nn.Module) -> Tensor:
+def merged_weight(name: str, layer: Adapted) -> Tensor:
     """What ``layer.weight`` becomes when merged: rounded once, to its own type and orientation.
 
     Raises:

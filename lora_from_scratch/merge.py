@@ -48,6 +48,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     if apart:
         raise LoraError(f"not merged: {_some(apart)}; there is nothing to unmerge")
     for _, layer in layers:
+        assert layer.unmerged_weight is not None  # else it were apart
         layer.weight.copy_(layer.unmerged_weight)
         layer.unmerged_weight = None
     return model
@@ -113,7 +114,7 @@ def _refuse_tied(model: nn.Module, layers) -> None:
         )
 
 
-def _adapted(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def _adapted(model: nn.Module) -> list[tuple[str, Adapted]]:
     injection_of(model)  # raises where there is nothing to merge
     return lora_layers(model)
 

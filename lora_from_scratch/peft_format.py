@@ -32,10 +32,11 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
     """The config of an adapter as PEFT's fields; ``plain``: it is written as plain A and B."""
     config = injection.config
     if plain:  # ranks and scalings as the factors have them, whatever made them
-        ranks = {n: injection.modules[n].factors()[0].shape[0] for n in injection.targets}
-        alphas = {n: injection.modules[n].scaling * ranks[n] for n in injection.targets}
+        ranks = {n: injection.layer(n).factors()[0].shape[0] for n in injection.targets}
+        alphas = {n: injection.layer(n).scaling * ranks[n] for n in injection.targets}
     else:
-        ranks, alphas = ({n: config.rank_and_alpha(n)[i] for n in injection.targets} for i in (0, 1))
+        ranks = {n: config.rank_and_alpha(n)[0] for n in injection.targets}
+        alphas = {n: config.rank_and_alpha(n)[1] for n in injection.targets}
     r, rank_pattern = _pattern(ranks)
     alpha, alpha_pattern = _pattern(alphas)
     names = {name for name, _ in model.named_modules()}
@@ -132,7 +133,7 @@ def _targets(model: nn.Module, fields: dict, saved) -> tuple[str, ...] | str:
     if not isinstance(wanted, (str, list)) or wanted == "all-linear":
         return wanted
     if isinstance(wanted, list) and not all(isinstance(w, str) and any(ends_in(n, w) for n in every) for w in wanted):
-        return wanted  # for add_lora to complain of
+        return fields["target_modules"]  # for add_lora to complain of
     meant = [n for n in every if _named(n, wanted)]
     names = [n for n in meant if not (excluded and _named(n, excluded)) and not any(inside(n, s) for s in saved)]
     if layers not in (None, []) and isinstance(wanted, list):

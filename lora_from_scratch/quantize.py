@@ -4,6 +4,7 @@
 merging is refused, since its result would have to be rounded to 4 bits again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -106,7 +107,7 @@ def _plain(quantised: NF4Linear) -> nn.Linear:
     return linear.train(quantised.training)
 
 
-def _swapped(model: nn.Module, swap: dict[int, nn.Module]) -> nn.Module:
+def _swapped(model: nn.Module, swap: Mapping[int, nn.Module]) -> nn.Module:
     for parent in list(model.modules()):  # by identity: a module may stand in several places
         for key, child in parent._modules.items():
             if id(child) in swap:

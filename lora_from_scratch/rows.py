@@ -2,6 +2,7 @@
 
 import functools
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
         adapters.by_rows = True
         try:
             for path, module in adapters.base.items():
-                others = {n: i.modules[path] for n, i in used.items() if path in i.modules}
+                others: dict[str | None, nn.Module] = {n: i.modules[path] for n, i in used.items() if path in i.modules}
                 if not others:
                     continue
                 kinds = {isinstance(other, Adapted) for other in others.values()}
@@ -61,11 +62,11 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
                 hook.remove()
 
 
-def _adapted_rows(path: str, module: nn.Module, layers: list[nn.Module | None]):
+def _adapted_rows(path: str, module: Any, layers: list[Any]):
     """A forward hook that adds to each row the part of its own adapted layer; None adds nothing."""
     rows = [i for i, layer in enumerate(layers) if layer is not None]
     adapted = [layer for layer in layers if layer is not None]
-    A, B, scaling = _stacked(module, adapted)
+    A, B, scaling = _stacked(module.weight, adapted)
     if isinstance(module, nn.Embedding):
         hand_over(module, adapted[0])
         A = A.transpose(1, 2)  # [rows, vocab, r]
@@ -90,12 +91,12 @@ def _adapted_rows(path: str, module: nn.Module, layers: list[nn.Module | None]):
     return hook
 
 
-def _stacked(module: nn.Module, layers: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
-    """The layers' A [n, r, in], B [n, out, r] and scaling [n, 1, 1], where ``module`` is and in the type it computes in."""
+def _stacked(weight: Tensor, layers: list[Adapted]) -> tuple[Tensor, Tensor, Tensor]:
+    """The layers' A [n, r, in], B [n, out, r] and scaling [n, 1, 1], where ``weight`` is and in the type it computes in."""
     known = {layer: layer.factors() for layer in dict.fromkeys(layers)}
     factors = [known[layer] for layer in layers]
-    device, r = module.weight.device, max(A.shape[0] for A, _ in factors)
-    dtype = functools.reduce(torch.promote_types, {A.dtype for A, _ in factors}, module.weight.dtype)
+    device, r = weight.device, max(A.shape[0] for A, _ in factors)
+    dtype = functools.reduce(torch.promote_types, {A.dtype for A, _ in factors}, weight.dtype)
     if torch.is_autocast_enabled(device.type) and dtype == torch.float32:
         dtype = torch.get_autocast_dtype(device.type)
     if any(A.device != device for A, _ in factors):
@@ -106,7 +107,7 @@ def _stacked(module: nn.Module, layers: list[nn.Module]) -> tuple[Tensor, Tensor
     return A, B, torch.tensor([layer.scaling for layer in layers], dtype=dtype, device=device)[:, None, None]
 
 
-def _saved_rows(path: str, module: nn.Module, copies: list[nn.Module | None]):
+def _saved_rows(path: str, module: nn.Module, copies: list[Any]):
     """A forward hook that gives each row the output of its own adapter's copy of a module."""
     rows = [i for i, one in enumerate(copies) if one is not None]
     for one in dict.fromkeys(copies[i] for i in rows):

@@ -32,9 +32,13 @@ class SharedVectorLinear(LoRALinear):
     A's before B's; ``share`` is that entry of P.
     """
 
+    start_A: Tensor
+    place: Tensor
+    share: Tensor
+
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False, vector_size: int = 1):
         super().__init__(base, r, alpha, dropout, rslora)
-        dtype, like = self.lora_A.weight.dtype, base.weight
+        dtype, like = self.lora_A.weight.dtype, self.weight
         del self.lora_A, self.lora_B  # parameters of the plain layer; here made of the vector
         entries = r * (self.in_features + self.out_features)
         self.lora_vector = nn.Parameter(torch.zeros(vector_size, dtype=dtype, device=like.device))

@@ -79,8 +79,9 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
     transformers' models only those named ...ForSequenceClassification and
     ...ForImageClassification have one. A language model's ``lm_head`` is none.
     """
-    if hasattr(model, "head_modules"):
-        return tuple(model.head_modules)
+    own = getattr(model, "head_modules", None)
+    if own is not None:
+        return tuple(own)
     if not _is_classifier(model):
         return ()
     deberta = any(kind.__name__.startswith("Deberta") for kind in type(model).__mro__)
@@ -140,7 +141,8 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
 
 def _all_linear(model: nn.Module) -> list[str]:
     """Every linear outside the classification head and the output embeddings."""
-    outputs = {id(m.get_output_embeddings()) for m in model.modules() if hasattr(m, "get_output_embeddings")}
+    getters = (getattr(module, "get_output_embeddings", None) for module in model.modules())
+    outputs = {id(get()) for get in getters if get}
     head = head_modules(model)
     names = [
         name for name, module in model.named_modules()

@@ -5,13 +5,15 @@ rates (``lora_plus_groups``). The others change where the factors come from, or 
 done with the product.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.functional import FusedDoRA, can_fuse, lora_forward
-from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
+from lora_from_scratch.layers import Adapted, LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
 from lora_from_scratch.nf4 import NF4Linear
 from lora_from_scratch.shared_vector import SharedVectorConv1D, SharedVectorLinear
 from lora_from_scratch.svd import truncated_svd
@@ -79,6 +81,9 @@ class PiSSALinear(LoRALinear):
     (Meng et al. 2024, arXiv:2404.02948, equations 2 to 4.)
     """
 
+    start_A: Tensor
+    start_B: Tensor
+
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
         shape = list(self.matrix().shape)
@@ -119,6 +124,9 @@ class LoRAXSLinear(LoRALinear):
     ``A`` = the top r right singular vectors of W, ``B`` = the left ones times their
     singular values. R starts at zero. (Bałazy et al. 2024, arXiv:2405.17604, equation 4.)
     """
+
+    lora_A: Tensor  # type: ignore[assignment]  # a constant here, no Factor
+    lora_B: Tensor  # type: ignore[assignment]
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
@@ -176,7 +184,7 @@ BY_VARIANT = {  # the layer for a linear, and that for a Conv1D
 }
 
 
-def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
+def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
     """The layer that takes the place of ``base``, whose full name is ``name``.
 
     Raises:
@@ -184,7 +192,7 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
     """
     r, alpha = config.rank_and_alpha(name)
     linear, conv1d = BY_VARIANT.get("dora" if config.dora else config.init, (LoRALinear, LoRAConv1D))
-    kind = linear if isinstance(base, nn.Linear) else conv1d
+    kind: Callable[..., Adapted] = linear if isinstance(base, nn.Linear) else conv1d
     for other, what in ((nn.Embedding, "an embedding"), (NF4Linear, "quantised")):
         if isinstance(base, other):
             kind = LoRAEmbedding if other is nn.Embedding else LoRANF4Linear
@@ -196,7 +204,7 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> nn.Module:
         layer = kind(base, r, alpha, config.dropout, config.rslora, **more)
     except LoraError as error:
         raise LoraError(f"target {name!r}: {error}") from None
-    if config.init == "gaussian" and kind is not LoRAEmbedding:
+    if config.init == "gaussian" and isinstance(layer, LoRALinear):
         nn.init.normal_(layer.lora_A.weight, std=1 / r)
     return layer
 

@@ -19,12 +19,29 @@ def move(root, url):
     if not match:
         sys.exit(f"the address is {url!r}, expected https://github.com/<owner>/<name>")
     old, new = repository(root).slug, match[1]
+    return _rewrite(root, lambda text: re.sub(rf"{re.escape(old)}(?![\w-])", new, text))
+
+
+def name_ref(root, ref):
+    """Let links into the repository and install lines name another branch or tag: what a release does."""
+    repo = repository(root)
+    slug, old = re.escape(repo.slug), re.escape(repo.branch)
+    places = (rf"(?m)^(  branch: ){old}$", rf"({slug}/blob/){old}(?=/)", rf"( -b ){old}(?= https://github\.com/{slug})")
+
+    def change(text):
+        for place in places:
+            text = re.sub(place, rf"\g<1>{ref}", text)
+        return text
+
+    return _rewrite(root, change)
+
+
+def _rewrite(root, change):
     changed = []
     for path in [root / "_config.yml", *(p for glob in DERIVED for p in sorted(root.glob(glob)))]:
         text = path.read_text(encoding="utf-8")
-        moved = re.sub(rf"{re.escape(old)}(?![\w-])", new, text)
-        if moved != text:
-            path.write_text(moved, encoding="utf-8")
+        if (new := change(text)) != text:
+            path.write_text(new, encoding="utf-8")
             changed.append(str(path.relative_to(root)))
     return changed
 

@@ -11,12 +11,13 @@ INTRODUCTION = """\
 What is compared took turns in one run on one machine, and only ratios are compared; the seconds of
 another machine are others. Brackets hold the quartiles over batches or repetitions.
 """
+EVERY_ROW = 16_000  # of emotion's training split
 LEARNT = 0.5  # below this accuracy a run did not learn: the largest class alone gives a third
 
 
 def speed(results: Path) -> str:
     """The tables of those benchmarks that have a record."""
-    parts = {"bench-step": step, "bench-finetune": epoch, "bench-time-to": time_to, "bench-layers": layers}
+    parts = {"bench-step": step, "bench-finetune": epoch, "bench-finetune-few-rows": epoch, "bench-time-to": time_to, "bench-layers": layers}
     parts |= {"bench-many-adapters": many_adapters, "bench-layers-gpu": layers, "gpu-memory": gpu_memory}
     records = {name: results / f"{name}.json" for name in parts}
     found = [parts[name](json.loads(path.read_text(encoding="utf-8"))) for name, path in records.items() if path.exists()]
@@ -55,10 +56,12 @@ def step(record: dict) -> str:
 
 def epoch(record: dict) -> str:
     """Seconds as a share of those of transformers' Trainer with PEFT, as its documentation sets it up."""
-    results, how = record["results"], record["contenders"]
+    results, how, rows = record["results"], record["contenders"], record["settings"]["rows"]
+    few = rows < EVERY_ROW
     base = results["peft"]
     lost = [f"`{name}`" for name, row in results.items() if row["accuracy"] < LEARNT]
     note = f" {', '.join(lost)} has not learnt: its time is that of the work, not of a result." if lost else ""
+    what = "The start of an epoch, the slow contenders too," if few else "An epoch"
     lines = [
         [
             f"`{name}`", how[name]["batch"], f"{row['seconds'] / base['seconds']:.2f}",
@@ -68,8 +71,9 @@ def epoch(record: dict) -> str:
     ]  # fmt: skip
     head = ["contender", "batch", "time / peft's", "MB above the imports", "validation accuracy"]
     return (
-        f"### An epoch beside transformers' Trainer with PEFT\n\n{record['settings']['rows']:,} training rows of emotion, rank "
-        f"{record['settings']['rank']}, one seed; the accuracy is that after the epoch. `peft` is the Trainer with PEFT "
+        f"### {what} beside transformers' Trainer with PEFT\n\n{rows:,} training rows of emotion, rank "
+        f"{record['settings']['rank']}, one seed; "
+        f"the accuracy is that after {'so few rows, which is no result' if few else 'the epoch'}. `peft` is the Trainer with PEFT "
         f"as documented, in float32; `grouped` puts rows of about equal length together.\n\n{table(head, lines)}\n\n{_made(record)}{note}"
     )
 

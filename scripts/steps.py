@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "_build" / "html" / "index.html"
 
 GATE = ("the notebook gate", [sys.executable, "-m", "scripts.check_notebooks"])
+TYPES = ("types of the package", [sys.executable, "-m", "mypy"])
 BUILD = (
     "the site, every warning an error",
     # --all: an incremental build would stay silent about an error it has reported once.
@@ -29,7 +30,7 @@ TESTS = (
         "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", "tests", "book",
     ],
 )  # fmt: skip
-STEPS = {"book": [BUILD], "test": [GATE, BUILD, TESTS]}
+STEPS = {"book": [BUILD], "test": [GATE, TYPES, BUILD, TESTS]}
 
 
 def main():

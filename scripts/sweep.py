@@ -4,8 +4,8 @@ python -m scripts.sweep                 every run whose record is missing
 python -m scripts.sweep tune attention  those whose name starts so
 python -m scripts.sweep --list          what there is, what is done, what waits
 
-A run is one call of the command line below; its record goes to results/sweep/MODEL/NAME.json, its
-adapter stays in runs/. The runs named tune-… choose a learning rate for each method (for the
+A run is one call of the command line below; its record goes to results/sweep/MODEL/NAME.json, or
+for recipe-NAME to results/MODEL-NAME.json; its adapter stays in runs/. The runs named tune-… choose a learning rate for each method (for the
 lowest and the highest rank of LoRA), with seed 0, on validation, and never look at test.
 What is named after a method waits for its tune-… runs and takes the best rate of theirs.
 """
@@ -95,6 +95,9 @@ def runs() -> dict[str, str]:
         for name, batch in (("fp32", 16), ("fp32-batch-8", 8)):
             flags = f"--batch-size {batch} --rank 8 --scaling 2 --precision fp32 --lr {best['all-linear-r8']}"
             found[f"{name}-r8-s2-seed{seed}"] = best["all-linear-r8"] and f"{flags} --seed {seed}"
+        # The README's: the command line's defaults, and rank 1.
+        found[f"recipe-r8-seed{seed}"] = f"--seed {seed}"
+        found[f"recipe-r1-seed{seed}"] = f"--rank 1 --lr 1e-3 --seed {seed}"
     # alpha, alpha / r and alpha / sqrt(r) at one rate, equal at rank 8.
     anchor = _between(best["attention-r1"], best["attention-r16"], math.log(8, 16))
     for seed in range(2):
@@ -133,6 +136,8 @@ def _between(low: str | None, high: str | None, share: float) -> str | None:
 
 
 def record(name: str) -> Path:
+    if name.startswith("recipe-"):
+        return RECORDS.parent / f"{MODEL}-{name.removeprefix('recipe-')}.json"
     return RECORDS / MODEL / f"{name}.json"
 
 

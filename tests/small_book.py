@@ -22,6 +22,8 @@ PACKAGE = '''\
 class Layer:
     """A layer."""
 
+    weight: float
+
     def forward(self, x):
         """Twice x."""
         return 2 * x

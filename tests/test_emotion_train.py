@@ -242,3 +242,16 @@ def test_params_and_env_as_json(capsys):
     assert json.loads(capsys.readouterr().out)["adapters"] == 36_864
     assert main(["env", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["libraries"]["torch"] == torch.__version__
+
+
+def test_long_rows_are_predicted_in_small_batches(tiny_backbone, monkeypatch):
+    """Memory follows rows x tokens: rows of 60 tokens must not come 64 at a time; and order must not matter."""
+    classifier, sizes = load_classifier(tiny_backbone), []
+    texts = ["so " * (1 + i % 60) for i in range(300)]
+    whole = predict_logits(classifier, texts)
+    classifier.model.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape))
+    assert torch.equal(predict_logits(classifier, texts), whole)
+    assert max(rows * tokens for rows, tokens in sizes) <= 2048 and max(rows for rows, _ in sizes) == 64
+    assert sum(rows for rows, _ in sizes) == len(texts)
+    one = torch.cat([predict_logits(classifier, [text]) for text in texts[::30]])
+    assert torch.allclose(one, whole[::30], atol=1e-6)

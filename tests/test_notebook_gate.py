@@ -9,7 +9,7 @@ from nbformat.v4 import new_output
 from scripts.check_notebooks import BOOK_RULES, PAGE_RULES, problems
 from scripts.gate.book import load
 from scripts.gate.form import cell_sizes
-from scripts.gate.source import prose
+from scripts.gate.source import definitions, parse, prose
 from scripts.notebook import shares, tier, tolerance
 from scripts.set_repository import move
 from tests import small_book
@@ -181,6 +181,13 @@ def test_variation_may_differ_from_the_package(root):
     layer.metadata["tags"] = ["variation"]
     small_book.write(root / "book" / "01_a.ipynb", cells)
     assert found(root) == []
+
+
+def test_a_declared_attribute_does_not_count_and_a_dataclass_field_does():
+    for lines, alike in (("class A:\n", True), ("@dataclass\nclass A:\n", False)):
+        bare, declared = (definitions(parse(lines + body)) for body in ("    y = 1", "    x: int\n    y = 1"))
+        assert (bare == declared) is alike
+    assert definitions(parse("class A:\n    x: int = 1\n    y = 1")) != definitions(parse("class A:\n    y = 1"))
 
 
 def test_contents(root):

@@ -5,12 +5,15 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.emotion.hub import hub_answers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ TARGETS = {
 }
 
 
-def encoder_targets(encoder: nn.Module, which: str = "all-linear") -> tuple[str, ...]:
+def encoder_targets(encoder: "PreTrainedModel", which: str = "all-linear") -> tuple[str, ...]:
     """The target_modules for an encoder: ``"attention"``, ``"all-linear"``, or names of your own.
 
     Names of your own are given with commas between them, and returned as they are.
@@ -86,7 +89,7 @@ def encoder_targets(encoder: nn.Module, which: str = "all-linear") -> tuple[str,
     return TARGETS[kind][which]
 
 
-def empty_encoder(name: str) -> nn.Module:
+def empty_encoder(name: str) -> "PreTrainedModel":
     """A backbone of the registry on the meta device: shapes to count, no numbers, no download.
 
     Raises:

@@ -56,7 +56,7 @@ def second_moments(classifier: TextClassifier, texts: list[str], directions: Ten
 @contextmanager
 def _watched(linears: dict[str, nn.Linear], sums: dict) -> Iterator[dict]:
     """Within the block, what passes the linears forward and backward is added up, under ``seen["mask"]``."""
-    seen = {}
+    seen: dict[str, Tensor] = {}
 
     def watch(name: str):
         def forward(module, inputs, output):

@@ -72,4 +72,4 @@ def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int, multip
     # resumed run starts one epoch more often.
     own = torch.Generator()
     padded = partial(collate, pad=pad, multiple=multiple)
-    return DataLoader(rows, batch_sampler=sampler, collate_fn=padded, generator=own)
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=padded, generator=own)  # type: ignore[arg-type]  # a list will do

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def _above(figure: Estimate, threshold: float) -> str:
 
 
 def _fewer_parameters() -> Verdict:
-    models = {
+    models: dict[str, Callable[[], Any]] = {
         "distilbert with the public code's head": _public_model,
         "distilbert with our head": lambda: build_classifier("distilbert"),
         "minilm with our head": lambda: build_classifier("minilm"),

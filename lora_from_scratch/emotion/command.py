@@ -3,6 +3,7 @@
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ RESUME_HELP = "go on with the run in --out that was killed, to the same bits; se
 finished run is left alone"
 TARGETS_HELP = 'linears to adapt: "all-linear", "attention", or names with commas between them'
 LORA_DEFAULTS = {"rank": 8, "scaling": 8.0, "targets": "all-linear", "dropout": 0.0, "variant": "lora", "b_ratio": 1.0}
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "dora": {"dora": True},
     "pissa": {"init": "pissa"},
@@ -148,13 +149,14 @@ def run_finetune(args: argparse.Namespace) -> dict:
         if not args.resume:
             checkpoint.path.unlink(missing_ok=True)
     args.kept = checkpoint.path
-    test = history = failure = spectra = None
+    test = spectra = failure = None
     try:
         history = finetune(classifier, data, train, checkpoint)
     except TrainingFailed as error:
         failure, history = error, error.history
     memory = {"imports": imports, "peak": peak_memory()}
-    good = failure is None or bool(history.epochs) and not history.validation.collapsed
+    validation = history.validation
+    good = failure is None or validation is not None and not validation.collapsed
     if good:  # with the base in shares, predicting takes every process
         test = None if args.no_test else evaluate(classifier, data.test)
         spectra = update_spectra(classifier, data.validation) if args.spectra else None
@@ -171,7 +173,8 @@ def run_finetune(args: argparse.Namespace) -> dict:
         checkpoint.path.unlink(missing_ok=True)  # last: until here a killed run can go on
     if failure:
         raise LoraError(f"{failure}. What was measured until then: {out / RECORD}")
-    print(f"Validation: {in_words(history.validation)}")
+    assert validation is not None  # no failure: an epoch ended well
+    print(f"Validation: {in_words(validation)}")
     if test:
         print(f"Test:       {in_words(test)}")
     print(f"Trained for {history.train_seconds:.0f} s in {history.precision} on {history.device}")

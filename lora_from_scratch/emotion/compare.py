@@ -32,7 +32,7 @@ class RowFacts:
 def row_facts(data: TextData) -> dict:
     """The facts of validation and test as plain data, without a word of the texts."""
     seen = set(data.train.texts)
-    facts = {"fingerprint": data.fingerprint, "label_names": list(data.label_names)}
+    facts: dict[str, object] = {"fingerprint": data.fingerprint, "label_names": list(data.label_names)}
     for name in SPLITS[1:]:
         split = getattr(data, name)
         facts[name] = {

@@ -11,6 +11,8 @@ from lora_from_scratch.emotion.batches import collate, tokenise
 from lora_from_scratch.emotion.data import Split, TextData
 from lora_from_scratch.emotion.model import TextClassifier
 
+TOKENS = 2048  # of a batch of predictions at most, so that long rows need no more memory than short ones
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -32,7 +34,7 @@ def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int
     """Logits [texts, labels] in the order of ``texts``, in float32 on the CPU.
 
     The model is put in eval mode meanwhile and back afterwards. Rows are batched by
-    length, so that little is padded.
+    length, so that little is padded: ``batch_size`` at most, and fewer where they are long.
 
     Raises:
         LoraError: a text is empty.
@@ -54,12 +56,14 @@ def _predict(classifier: TextClassifier, texts: list[str], function, width: int,
     model, training = classifier.model, classifier.model.training
     device = next(model.parameters()).device
     token_ids = tokenise(classifier.tokenizer, texts, classifier.max_length)
-    order = sorted(range(len(texts)), key=lambda i: len(token_ids[i]))
+    # Longest first: memory is at its most at once, and what comes after fits into it.
+    order = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
     outputs = torch.empty(len(texts), width)
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        while order:
+            take = max(1, min(batch_size, TOKENS // len(token_ids[order[0]])))
+            rows, order = order[:take], order[take:]
             batch = collate([(token_ids[i], 0) for i in rows], classifier.tokenizer.pad_token_id)
             output = function(batch["input_ids"].to(device), batch["attention_mask"].to(device))
             outputs[rows] = output.float().cpu()

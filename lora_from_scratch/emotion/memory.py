@@ -15,7 +15,7 @@ from lora_from_scratch.layers import LoRALinear
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = None  # type: ignore[assignment]  # a module elsewhere
 
 FLOAT = 4  # bytes of a float32
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -9,7 +10,10 @@ from torch import nn
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.emotion.data import SPLITS, TextData, make_data
 from lora_from_scratch.inject import add_lora
-from lora_from_scratch.targets import find_targets
+from lora_from_scratch.targets import find_targets, head_modules
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 METHODS = {
     "lora": "low-rank adapters and the head",
@@ -47,7 +51,7 @@ def choose_trained(model: nn.Module, method: str, lora: LoraConfig | None = None
         if method == "lora-unfrozen":
             lora = replace(lora, modules_to_save=tuple(_without(model, find_targets(model, lora))))
         return add_lora(model, lora)
-    heads = tuple(f"{name}." for name in model.head_modules)
+    heads = tuple(f"{name}." for name in head_modules(model))
     rest = {"full": "", "bias": "bias", "last-block": _last_block(model), "head": None}[method]
     for name, parameter in model.named_parameters():
         chosen = rest is not None and (name.endswith(rest) if method == "bias" else name.startswith(rest))
@@ -60,7 +64,7 @@ def uses_lora(method: str) -> bool:
     return method.startswith("lora")
 
 
-def reinitialise(encoder: nn.Module, seed: int) -> None:
+def reinitialise(encoder: "PreTrainedModel", seed: int) -> None:
     """Give an encoder the random weights with which pre-training began, in place.
 
     By its own config's rule: normal with deviation ``initializer_range``, biases 0, and
@@ -74,10 +78,10 @@ def reinitialise(encoder: nn.Module, seed: int) -> None:
                 module.bias.zero_()
             elif isinstance(module, (nn.Linear, nn.Embedding)):
                 module.weight.normal_(std=encoder.config.initializer_range)
-                if getattr(module, "bias", None) is not None:
-                    module.bias.zero_()
-                if getattr(module, "padding_idx", None) is not None:
-                    module.weight[module.padding_idx].zero_()
+                if (bias := getattr(module, "bias", None)) is not None:
+                    bias.zero_()
+                if (padding := getattr(module, "padding_idx", None)) is not None:
+                    module.weight[padding].zero_()
 
 
 def with_random_labels(data: TextData, seed: int) -> TextData:
@@ -109,4 +113,4 @@ def _last_block(model: nn.Module) -> str:
     blocks = {m[0]: int(m[1]) for m in (re.match(r".*?\.(\d+)\.", name) for name, _ in model.named_parameters()) if m}
     if not blocks:
         raise LoraError("no parameter has a block's number in its name: which block is the last?")
-    return max(blocks, key=blocks.get)
+    return max(blocks, key=blocks.__getitem__)

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange, reduce
@@ -27,6 +28,9 @@ from lora_from_scratch.emotion.methods import choose_trained, uses_lora
 from lora_from_scratch.emotion.projected_head import ProjectedHead
 from lora_from_scratch.quantize import quantize_linears
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 SIDECAR = "lora_from_scratch.json"
 TRAINED = "trained.safetensors"  # what trained, of a method without adapters
 
@@ -38,9 +42,10 @@ class EmotionClassifier(nn.Module):
     The mean runs over the tokens that the mask marks with 1, so padding changes nothing.
     """
 
+    classifier: nn.Linear | ProjectedHead
     head_modules = ("classifier",)  # what add_lora trains by default
 
-    def __init__(self, backbone: nn.Module, num_labels: int, dropout: float = 0.0):
+    def __init__(self, backbone: "PreTrainedModel", num_labels: int, dropout: float = 0.0):
         super().__init__()
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
@@ -65,7 +70,7 @@ class TextClassifier:
     """A classifier with what belongs to it: tokenizer, the base's name and fingerprint, what trains."""
 
     model: EmotionClassifier
-    tokenizer: object
+    tokenizer: "PreTrainedTokenizerBase"
     backbone: str
     base_sha256: str
     label_names: tuple[str, ...] = LABEL_NAMES
@@ -142,15 +147,15 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
     folder, model = Path(folder), classifier.model
     if uses_lora(classifier.method):
         save_adapter(model, folder)
-        stale = (TRAINED,)
+        stale = [TRAINED]
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().clone() for name, t in _kept(model).items()}
         write_whole(folder / TRAINED, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        stale = (WEIGHTS, CONFIG)
+        stale = [WEIGHTS, CONFIG]
     for name in stale:  # of an earlier run in the same folder
         (folder / name).unlink(missing_ok=True)
-    sidecar = {
+    sidecar: dict[str, object] = {
         "backbone": classifier.backbone,
         "base_sha256": classifier.base_sha256,
         "method": classifier.method,
@@ -205,7 +210,7 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
 
 def _kept(model: nn.Module) -> dict[str, Tensor]:
     """What a file without an adapter holds: all that trained, and a projected head's directions."""
-    kept = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    kept: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if isinstance(model.classifier, ProjectedHead):
         kept |= {f"classifier.{name}": buffer for name, buffer in model.classifier.named_buffers()}
     return kept

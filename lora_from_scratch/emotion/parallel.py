@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import adapters_of, is_adapted
+from lora_from_scratch.targets import head_modules
 
 
 def on_cpu() -> bool:
@@ -38,7 +39,7 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> str:
     if accelerator.num_processes == 1:
         raise LoraError("shard_base shares the base out over several processes, and there is one: accelerate launch")
     trained = {p for p in model.parameters() if p.requires_grad}
-    heads = sum(p.numel() for name in model.head_modules for p in model.get_submodule(name).parameters())
+    heads = sum(p.numel() for name in head_modules(model) for p in model.get_submodule(name).parameters())
     if not is_adapted(model) and sum(p.numel() for p in trained) > heads:
         raise LoraError("shard_base is for a frozen base: here base weights train")
     for tensor in trained:
@@ -51,7 +52,8 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> str:
     fully_shard(model, mesh=mesh, ignored_params=trained)
     if is_adapted(model):
         _hand_on(model)
-    kept = sum(p.to_local().numel() for p in model.parameters() if not p.requires_grad)
+    shares = (p.to_local() for p in model.parameters() if not p.requires_grad)  # type: ignore[attr-defined]  # DTensors now
+    kept = sum(share.numel() for share in shares)
     return f"each of {accelerator.num_processes} processes keeps {kept:,} of the base's {frozen:,} frozen numbers"
 
 
@@ -69,7 +71,8 @@ def _hand_on(model: nn.Module) -> None:
 
 def average_gradients(trained: list[Tensor], accelerator: Accelerator) -> None:
     """Replace each gradient by its mean over the processes, all of them in one message."""
-    flat = accelerator.reduce(torch.cat([p.grad.flatten() for p in trained]), "mean")
+    own = torch.cat([p.grad.flatten() for p in trained])  # type: ignore[union-attr]  # every p took part in the loss
+    flat = accelerator.reduce(own, "mean")
     for p, mean in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
         p.grad = mean.view_as(p)
 

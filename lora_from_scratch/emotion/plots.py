@@ -4,6 +4,7 @@ Each function draws one figure and returns it; ``plt.show()`` is the caller's.
 """
 
 import math
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from lora_from_scratch.emotion.train import History
 
 BLACK, ORANGE, SKY, BLUE, VERMILION = "#000000", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"
 PARTS = {"weights": BLUE, "gradients": ORANGE, "optimizer": VERMILION, "activations": SKY}
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib spells its hundreds of keys out as types
     "figure.dpi": 150, "figure.constrained_layout.use": True, "font.size": 11,
     "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,7 +43,8 @@ def frozen_linears_in(model: nn.Module, precision: str):
     those that train only. Rounded once, they are the same numbers. What trains keeps its
     type, and afterwards the model has its own tensors back, bit for bit.
     """
-    kept, dtype = {}, TYPES[precision]
+    kept: dict[Tensor, Tensor] = {}
+    dtype = TYPES[precision]
     if dtype != torch.float32:
         elsewhere = {p for m in model.modules() if not isinstance(m, nn.Linear) for p in m.parameters(recurse=False)}
         for linear in [m for m in model.modules() if isinstance(m, nn.Linear)]:

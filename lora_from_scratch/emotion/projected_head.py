@@ -1,5 +1,7 @@
 """A small head: a linear on k frozen directions of the features instead of on all of them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,9 @@ class ProjectedHead(nn.Module):
     the adapter's file. C and c start at zero. It trains k * labels + labels numbers, where
     a linear on the features themselves trains width * labels + labels.
     """
+
+    mean: Tensor
+    directions: Tensor
 
     def __init__(self, width: int, k: int, labels: int):
         super().__init__()
@@ -57,7 +62,7 @@ def use_projected_head(model: nn.Module, features: Tensor, k: int) -> ProjectedH
     The features are those of the model as it is (``predict_features``); it has no adapters
     yet, and labels are not looked at.
     """
-    old = model.classifier
+    old: Any = model.classifier
     head = ProjectedHead(old.in_features, k, old.out_features)
     head.mean, head.directions = principal_directions(features, k)
     model.classifier = head

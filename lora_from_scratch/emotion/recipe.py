@@ -77,7 +77,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     if not any(p.requires_grad for p in model.parameters()):
         raise LoraError("nothing in the model trains: call add_lora(model, config) first")
     groups = {"rest": config.lr, "B": config.lr * config.b_ratio, "head": config.head_lr or config.lr}
-    tensors = {name: [] for name in groups}
+    tensors: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     for name, p in model.named_parameters():
         if p.requires_grad:
             fast = config.b_ratio != 1 and is_B(name)

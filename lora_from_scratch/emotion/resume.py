@@ -89,7 +89,7 @@ def live_tensors(model: nn.Module, optimizer, good: dict) -> dict[str, Tensor]:
 
     For every trained parameter that is the weight, AdamW's three, and the last good value.
     """
-    live = {}
+    live: dict[str, Tensor] = {}
     for name, kept in good.items():
         weight = model.get_parameter(name)
         adam = optimizer.state[weight]
@@ -218,7 +218,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

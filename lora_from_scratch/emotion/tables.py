@@ -43,7 +43,7 @@ def load_data(source: str | os.PathLike | None = None, text: str = "text", label
             differ in upper and lower case alone; validation or test has a label that
             train has not; a label has too few texts to share out; or see ``load_emotion``.
     """
-    path = Path(source) if source else None
+    path = Path(source or "")
     if source in (None, "built-in", "hub", HUB_NAME):
         found = None
     elif path.is_file():
@@ -137,8 +137,8 @@ def _make(source: str, found: dict[str, list[tuple[str, str]]]) -> TextData:
             raise LoraError(f"{source}: {split} has labels that train has not: {', '.join(unknown)}")
     found |= _hold_out(source, found["train"], [split for split in SPLITS[1:] if split not in found])
     number = {name: i for i, name in enumerate(names)}
-    rows = {s: ([text for text, _ in found[s]], [number[label] for _, label in found[s]]) for s in SPLITS}
-    return make_data(source, rows, tuple(names))
+    numbered = {s: ([text for text, _ in found[s]], [number[label] for _, label in found[s]]) for s in SPLITS}
+    return make_data(source, numbered, tuple(names))
 
 
 def _hold_out(source: str, rows: list[tuple[str, str]], splits: list[str]) -> dict[str, list]:
@@ -146,7 +146,7 @@ def _hold_out(source: str, rows: list[tuple[str, str]], splits: list[str]) -> di
     texts: dict[str, list[str]] = {}
     for text, label in dict(reversed(rows)).items():  # a text that occurs twice is one, with its first label
         texts.setdefault(label, []).append(text)
-    place = {}
+    place: dict[str, str] = {}
     for label, own in texts.items():
         each = max(1, len(own) // HELD_OUT)
         if len(own) <= each * len(splits):

@@ -14,7 +14,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.emotion.batches import tokenise, train_loader
+from lora_from_scratch.emotion.batches import LengthBuckets, tokenise, train_loader
 from lora_from_scratch.emotion.data import TextData
 from lora_from_scratch.emotion.evaluate import Metrics, check_labels, evaluate
 from lora_from_scratch.emotion.model import TextClassifier
@@ -35,12 +35,13 @@ LOG_EVERY = 20  # steps
 class TrainingFailed(LoraError):
     """The loss became NaN or the predictions collapsed; the model holds its last good state."""
 
+    history: "History"  # how far it came; ``finetune`` hands it over
+
     def __init__(self, what: str, lr: float):
         super().__init__(
             f"{what}, at learning rate {lr:g}; the model is as after its last good epoch. "
             "Try a lower learning rate"
         )
-        self.history: History | None = None
 
 
 @dataclass
@@ -117,6 +118,7 @@ def finetune(
     pad, multiple = tokenizer.pad_token_id, padded_to(precision)
     loader = train_loader(ids, data.train.labels, pad, config.batch_size, config.seed, multiple)
     sampler = loader.batch_sampler
+    assert isinstance(sampler, LengthBuckets)
     total = config.max_steps or config.epochs * len(sampler)
     if config.shard_base:
         accelerator.print(shard_base(model, accelerator))
@@ -211,7 +213,7 @@ def _clocks() -> tuple[float, float]:
 
 def _step(model: nn.Module, batch: dict, optimizer, accelerator: Accelerator, config: TrainConfig) -> Tensor:
     """One update. Returns loss and accuracy as one tensor: reading them would wait for a GPU."""
-    rows, measured = len(batch["labels"]), 0.0
+    rows, measured = len(batch["labels"]), torch.zeros(2, device=batch["labels"].device)
     parts = list(zip(*(batch[key].chunk(config.accumulate) for key in ("input_ids", "attention_mask", "labels")), strict=True))
     for i, (ids, mask, labels) in enumerate(parts, start=1):
         share = len(labels) / rows  # of the step's mean

@@ -125,6 +125,7 @@ def _chosen(name: str, data: TextData, inputs: dict, make: Callable[..., Pipelin
         tried.append(settings | {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
         if best is None or metrics.accuracy > best[2].accuracy:
             best = settings, model, metrics
+    assert best is not None, "a grid has at least one setting"
     settings, model, validation = best
     test = score(data.test.labels, model.predict(inputs["test"]).tolist(), data.label_names)
     trained = model[-1].coef_.size + model[-1].intercept_.size

@@ -60,17 +60,22 @@ def parse(source):
 
 
 def definitions(tree):
-    """Top-level classes and functions as {name: syntax tree without docstrings, as text}."""
+    """Top-level classes and functions as {name: syntax tree, as text}.
+
+    Left out are docstrings, and annotations that only declare an attribute to the type checker.
+    """
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name: _without_docstrings(node) for node in tree.body if isinstance(node, kinds)}
+    return {node.name: _what_runs(node) for node in tree.body if isinstance(node, kinds)}
 
 
-def _without_docstrings(node):
+def _what_runs(node):
     node = ast.parse(ast.unparse(node))  # a copy
     for inner in ast.walk(node):
-        body = getattr(inner, "body", None)
-        if isinstance(inner, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(inner):
-            inner.body = body[1:] or [ast.Pass()]
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef):
+            body = inner.body[1:] if ast.get_docstring(inner) else inner.body
+            if isinstance(inner, ast.ClassDef) and not inner.decorator_list:  # of a dataclass they are the fields
+                body = [line for line in body if not isinstance(line, ast.AnnAssign) or line.value]
+            inner.body = body or [ast.Pass()]
     return ast.dump(node)
 
 

@@ -1,0 +1,42 @@
+"""Run every notebook's first two code cells as Colab would: python colab_cells.py CONTENT NOTEBOOK...
+
+Called by colab.py in an environment that has IPython, torch and transformers, as Colab's has;
+the first cell installs the rest. CONTENT takes the place of Colab's folder /content.
+"""
+
+import json
+import os
+import sys
+import types
+
+from IPython.core.interactiveshell import InteractiveShell
+
+FIRST = 2
+
+
+def main():
+    content, *paths = sys.argv[1:]
+    os.environ["MPLBACKEND"] = "agg"
+    sys.modules["google.colab"] = types.ModuleType("google.colab")
+    failed = []
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            cells = [cell for cell in json.load(file)["cells"] if cell["cell_type"] == "code"]
+        shell = InteractiveShell()  # with names of its own
+        for cell in cells[:FIRST]:
+            if not shell.run_cell("".join(cell["source"]).replace("/content/", f"{content}/")).success:
+                failed.append(os.path.basename(path))
+                break
+    import torch
+    import transformers
+
+    import lora_from_scratch
+
+    assert lora_from_scratch.__file__.startswith(sys.prefix), lora_from_scratch.__file__  # what the cell installed
+    print(f"colab: torch {torch.__version__}, transformers {transformers.__version__}: "
+          f"{len(paths) - len(failed)} of {len(paths)} notebooks ran {', failed: ' * bool(failed)}{', '.join(failed)}")  # fmt: skip
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
