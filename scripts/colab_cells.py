@@ -1,6 +1,6 @@
 """Run every notebook's first two code cells as Colab would: python colab_cells.py CONTENT NOTEBOOK...
 
-Called by colab.py in an environment that has IPython, torch and transformers, as Colab's has;
+Called by colab.py in an environment that has IPython, torch, transformers and PEFT, as Colab's has;
 the first cell installs the rest. CONTENT takes the place of Colab's folder /content.
 """
 
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import types
+from importlib.machinery import ModuleSpec
 
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -17,7 +18,9 @@ FIRST = 2
 def main():
     content, *paths = sys.argv[1:]
     os.environ["MPLBACKEND"] = "agg"
-    sys.modules["google.colab"] = types.ModuleType("google.colab")
+    stand_in = types.ModuleType("google.colab")
+    stand_in.__spec__ = ModuleSpec("google.colab", None)  # accelerate asks for it
+    sys.modules["google.colab"] = stand_in
     failed = []
     for path in paths:
         with open(path, encoding="utf-8") as file:
