@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from benchmarks import RESULTS, write_record
 from benchmarks.ledger import Ledger
 from lora_from_scratch import DoRALinear, LoRALinear, lora_forward
+from lora_from_scratch.variants import PiSSALinear
 
 WIDTH, RANK, ALPHA, TOKENS = 768, 8, 16, (64, 512, 2048)
 Forward = Callable[[Tensor], Tensor]
@@ -43,6 +44,8 @@ def contestants(device: str = "cpu") -> dict[str, tuple[Forward, list[Tensor]]]:
     found["ours, the plain formula"] = plain, list(ours.factors())
     dora = DoRALinear(base, RANK, ALPHA)
     found["ours, DoRA"] = dora, [*dora.factors(), dora.lora_magnitude_vector]
+    pissa = PiSSALinear(base, RANK, ALPHA)
+    found["ours, PiSSA"] = pissa, [pissa.lora_A.weight, pissa.lora_B.weight]
     for name, use_dora in (("PEFT", False), ("PEFT, DoRA", True)):
         model = nn.Sequential(nn.Linear(WIDTH, WIDTH, device=device))
         model[0].load_state_dict(base.state_dict())

@@ -5,12 +5,14 @@ LORA_TEST_DEVICE names another device to run it on: the logic of these tests was
 
 import copy
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from lora_from_scratch import (
+    DoRALinear,
     LoraConfig,
     adapter_rows,
     add_adapter,
@@ -111,9 +113,27 @@ def test_the_fused_layer_is_the_plain_formula(dtype):
         assert (ours - theirs).abs().max() <= near * theirs.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_fused_dora_is_the_plain_formula(dtype):
+    torch.manual_seed(0)
+    like = {"device": DEVICE, "dtype": dtype}
+    layer = DoRALinear(torch.nn.Linear(16, 24, **like).requires_grad_(False), 4, 6)
+    torch.nn.init.normal_(layer.lora_B.weight)
+    x, g = torch.randn(3, 5, 16, **like).requires_grad_(), torch.randn(3, 5, 24, **like)
+    A, B, m = *layer.factors(), layer.lora_magnitude_vector
+    lengths = (layer.weight + layer.scaling * B @ A).norm(dim=1).detach()
+    plain = m / lengths * (F.linear(x, layer.weight) + lora_forward(x, A, B, layer.scaling)) + layer.bias
+    fused = layer(x)
+    near = {torch.float64: 1e-9, torch.float32: 1e-4}[dtype]
+    gradients = zip(*(torch.autograd.grad(y, [x, A, B, m], g) for y in (fused, plain)), strict=True)
+    for ours, theirs in [(fused, plain), *gradients]:
+        assert (ours - theirs).abs().max() <= near * theirs.abs().max()
+
+
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast_and_back(dtype, batch):
-    model = add_lora(tiny_bert().to(DEVICE), CONFIG)
+def test_autocast_and_back(dtype, dora, batch):
+    model = add_lora(tiny_bert().to(DEVICE), replace(CONFIG, dora=dora))
     shake(model)
     wide = model(**there(batch)).logits
     with torch.autocast(torch.device(DEVICE).type, dtype):
