@@ -1,6 +1,7 @@
 """Side-by-side measurements, each a command that writes its record to results/."""
 
 import shlex
+import statistics
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,12 @@ def real_data() -> TextData:
     if not data.is_real:
         raise SystemExit(f"error: this is measured on the public dataset, and there is only {data}: set EMOTION_DATA_DIR")
     return data
+
+
+def ratios(mine: list[float], yardstick: list[float]) -> tuple[float, list[float]]:
+    """The median and the quartiles of the ratio of two contenders' seconds, taken in the same turns."""
+    low, median, high = statistics.quantiles([a / b for a, b in zip(mine, yardstick, strict=True)], n=4)
+    return round(median, 3), [round(low, 3), round(high, 3)]
 
 
 def write_record(path: Path, benchmark: str, **facts) -> None:

@@ -10,7 +10,6 @@ in the same repeat. Allocations are counted in activations, of tokens x width nu
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from benchmarks import RESULTS, write_record
+from benchmarks import RESULTS, ratios, write_record
 from benchmarks.ledger import Ledger
 from lora_from_scratch import DoRALinear, LoRALinear, lora_forward
 from lora_from_scratch.variants import PiSSALinear
@@ -92,12 +91,8 @@ def measure(tokens: int, repeats: int, device: str = "cpu") -> dict[str, dict]:
                 seconds[name].append(time.perf_counter() - start)
     result = {}
     for name, (forward, trained) in runs.items():
-        ratios = [mine / frozen for mine, frozen in zip(seconds[name], seconds["frozen"], strict=True)]
-        quartiles = statistics.quantiles(ratios, n=4)
-        result[name] = count(forward, trained, x, g) | {
-            "time": round(statistics.median(ratios), 3),
-            "time_quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
-        }
+        median, quartiles = ratios(seconds[name], seconds["frozen"])
+        result[name] = count(forward, trained, x, g) | {"time": median, "time_quartiles": quartiles}
     return result
 
 

@@ -3,13 +3,14 @@
 python -m benchmarks.many_adapters                       print, and write results/bench-many-adapters.json
 python -m benchmarks.many_adapters --repeats 4 --out x.json
 
-MiniLM with its head, no gradients; 64 rows of 24 tokens drawn by chance; adapters of rank 8 in all
-six linears of every block, with numbers by chance and a head each. All contenders take the
-same batch, in turn within each repeat, so that whatever slows the machine down slows all of them; the figure
-is the median over repeats of the ratio to the time of one adapter in the same repeat. The
-time of ours by rows includes entering the block, in which the rows' factors are stacked, and
-leaving it. Freed memory stays with the process, as with the allocators that servers use: else the order of the
-contenders decides which of them has pages to fetch anew. In float32, and where the CPU is fast in it in bf16 by autocast, every model's frozen linears rounded once.
+MiniLM with its head, no gradients; 64 rows of 24 tokens drawn by chance; adapters of rank 8 in
+all six linears of every block, with numbers by chance and a head each. All contenders take the
+same batch, in turn within each repeat, so that whatever slows the machine down slows all of
+them; the figure is the median over repeats of the ratio to the time of one adapter in the same
+repeat. The time of ours by rows includes entering the block, in which the rows' factors are
+stacked, and leaving it. Freed memory stays with the process, as with the allocators that servers
+use: else the order of the contenders decides which of them has pages to fetch anew. In float32,
+and where the CPU is fast in it in bf16 by autocast, every model's frozen linears rounded once.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from benchmarks import RESULTS, write_record
+from benchmarks import RESULTS, ratios, write_record
 from lora_from_scratch import LoraConfig, adapter_rows, add_adapter, add_lora, merge_and_unload, set_adapter
 from lora_from_scratch.emotion import encoder_targets, load_classifier
 from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16, frozen_linears_in
@@ -114,21 +115,14 @@ def measure(repeats: int, runs: dict[str, Forward], bf16: bool = False) -> dict[
                 last[name] = forward()
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-    result = {
-        name: {"time": ratio[0], "time_quartiles": ratio[1], "milliseconds": round(1e3 * statistics.median(mine), 1)}
-        for name, mine in seconds.items()
-        for ratio in [ratios(mine, seconds[YARDSTICK])]
-    }
+    result = {}
+    for name, mine in seconds.items():
+        median, quartiles = ratios(mine, seconds[YARDSTICK])
+        result[name] = {"time": median, "time_quartiles": quartiles, "milliseconds": round(1e3 * statistics.median(mine), 1)}
     median, quartiles = ratios(seconds[BY_ROWS], seconds[PEFT_MIXED])
     gap, largest = (last[BY_ROWS] - last[SWITCHED]).abs().max().item(), last[SWITCHED].abs().max().item()
     result[BY_ROWS] |= {"to_peft": median, "to_peft_quartiles": quartiles, "gap_to_switched": gap, "largest_logit": largest}
     return result
-
-
-def ratios(mine: list[float], theirs: list[float]) -> tuple[float, list[float]]:
-    """The median and the quartiles of the ratio within a repeat."""
-    low, median, high = statistics.quantiles([a / b for a, b in zip(mine, theirs, strict=True)], n=4)
-    return round(median, 3), [round(low, 3), round(high, 3)]
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import nn
 
-from benchmarks import RESULTS, real_data, write_record
+from benchmarks import RESULTS, ratios, real_data, write_record
 from lora_from_scratch import LoraConfig, layers
 from lora_from_scratch.emotion import encoder_targets, load_classifier
 from lora_from_scratch.emotion.batches import tokenise, train_loader
@@ -117,9 +117,8 @@ def measure(batch_size: int, batches: int) -> dict[str, dict]:
     result = {}
     for name, all_of_it in seconds.items():
         mine = all_of_it[WARM_UP:]
-        ratios = [a / b for a, b in zip(mine, seconds["floor"][WARM_UP:], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4)
-        result[name] = {"time": round(statistics.median(ratios), 3), "time_quartiles": [round(low, 3), round(high, 3)]}
+        median, quartiles = ratios(mine, seconds["floor"][WARM_UP:])
+        result[name] = {"time": median, "time_quartiles": quartiles}
         if "compiled" in name:
             result[name]["seconds_to_compile"] = round(sum(all_of_it[:WARM_UP]) - WARM_UP * statistics.median(mine), 1)
     return result
