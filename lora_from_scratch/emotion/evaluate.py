@@ -61,9 +61,10 @@ def _predict(classifier: TextClassifier, texts: list[str], function, width: int,
     outputs = torch.empty(len(texts), width)
     model.eval()
     try:
-        while order:
-            take = max(1, min(batch_size, TOKENS // len(token_ids[order[0]])))
-            rows, order = order[:take], order[take:]
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, min(batch_size, TOKENS // len(token_ids[order[start]])))]
+            start += len(rows)
             batch = collate([(token_ids[i], 0) for i in rows], classifier.tokenizer.pad_token_id)
             output = function(batch["input_ids"].to(device), batch["attention_mask"].to(device))
             outputs[rows] = output.float().cpu()
