@@ -5,9 +5,10 @@ python -m scripts.sweep tune attention  those whose name starts so
 python -m scripts.sweep --list          what there is, what is done, what waits
 
 A run is one call of the command line below; its record goes to results/sweep/MODEL/NAME.json, or
-for recipe-NAME to results/MODEL-NAME.json; its adapter stays in runs/. The runs named tune-… choose a learning rate for each method (for the
-lowest and the highest rank of LoRA), with seed 0, on validation, and never look at test.
-What is named after a method waits for its tune-… runs and takes the best rate of theirs.
+for recipe-NAME to results/MODEL-NAME.json; its adapter stays in runs/. The runs named tune-…
+choose a learning rate for each method (for the lowest and the highest rank of LoRA), with seed
+0, on validation, and never look at test. What is named after a method waits for its tune-…
+runs and takes the best rate of theirs.
 """
 
 import argparse
