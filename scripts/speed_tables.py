@@ -28,7 +28,8 @@ def _made(record: dict) -> str:
     at, settings = record["environment"], record.get("settings", {})
     threads = settings.get("threads", at["threads"])
     peft = f", peft {record['peft']}" if "peft" in record else ""
-    where = at["gpu"] if _on_gpu(record) else f"{at['processor']}, {threads} thread(s)"
+    cpu = at["processor"] + (f" ({at['instructions']})" if "instructions" in at else "")  # older records do not say
+    where = at["gpu"] if _on_gpu(record) else f"{cpu}, {threads} thread(s)"
     return f"`{record['command']}`, on {where}, torch {at['libraries']['torch']}{peft}."
 
 

@@ -6,8 +6,8 @@ python -m scripts.tiny --list        what there is and what is done
 
 Each run writes results/tiny/minilm/NAME.json; its adapter, and while it trains its checkpoint, stay in
 runs/. A run that was killed goes on where it stood. The runs named tune-… compare methods and
-rates with seed 0 in a few steps, on validation alone. An epoch takes two to three minutes on one CPU
-thread that is fast in bf16.
+rates with seed 0 in a few steps, on validation alone. In bf16 where the CPU is fast in it (an epoch takes
+two to three minutes on one thread), else in float32; the record says which.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from lora_from_scratch.emotion import (
 from lora_from_scratch.emotion.bases import second_moments, use_bases
 from lora_from_scratch.emotion.evaluate import predict_features
 from lora_from_scratch.emotion.methods import choose_trained
+from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.emotion.record import run_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,8 +138,9 @@ def train(name: str, run: Run) -> str:
     assert not report.unexpected
     folder = ROOT / "runs" / "tiny" / name
     print(f"{name}: {report.trainable:,} numbers train, {report.trainable - report.trainable_without_head:,} of them in the head", flush=True)
+    precision = "bf16" if cpu_is_fast_in_bf16() else "fp32"
     config = TrainConfig(
-        lr=run.lr, head_lr=run.head_lr, epochs=run.epochs, batch_size=run.batch_size, seed=run.seed, precision="bf16", max_steps=run.steps,
+        lr=run.lr, head_lr=run.head_lr, epochs=run.epochs, batch_size=run.batch_size, seed=run.seed, precision=precision, max_steps=run.steps,
     )  # fmt: skip
     set_up = time.process_time() - started
     checkpoint = Checkpoint(folder / "checkpoint.safetensors", resume=True)

@@ -39,7 +39,7 @@ def test_the_form_asks_for_chapter_cell_and_environment(capsys):
     assert {"chapter", "cell", "env"} <= required
     assert main(["env"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in ("lora_from_scratch", "commit", "python", "torch", "transformers", "gpu"))
+    assert all(name in said for name in ("lora_from_scratch", "commit", "python", "torch", "transformers", "instructions", "gpu"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

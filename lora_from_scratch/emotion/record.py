@@ -19,6 +19,7 @@ from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.emotion.data import TextData
 from lora_from_scratch.emotion.evaluate import Metrics
 from lora_from_scratch.emotion.model import TextClassifier
+from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.emotion.resume import run_settings
 from lora_from_scratch.emotion.train import History, TrainConfig
 
@@ -37,6 +38,7 @@ def environment() -> dict:
         "system": platform.system(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "processor": _processor(),
+        "instructions": _instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu or ("Apple GPU" if torch.backends.mps.is_available() else None),
@@ -188,6 +190,11 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _instructions() -> str:
+    """What PyTorch uses of the CPU: processors of one name differ in it, and then in how fast and how exactly they add."""
+    return torch.backends.cpu.get_cpu_capability() + (" with bf16" if cpu_is_fast_in_bf16() else "")
 
 
 def _processor() -> str:
