@@ -19,7 +19,7 @@ from scripts.set_repository import name_ref
 
 ROOT = Path(__file__).resolve().parent.parent
 LICENSES = ("LICENSE", "LICENSE-text")
-STEPS = ("scripts.check_notebooks", "scripts.steps book", "scripts.pdf")
+STEPS = ("scripts.check_notebooks", "scripts.pdf", "scripts.steps book")  # the site links to the PDF, if it is there
 
 
 def refusals(root):

@@ -1,14 +1,16 @@
 """What must hold of any adapted model, on the real pre-trained weights."""
 
 import copy
-import dataclasses
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks.finetune import CONTENDERS, head_of, train_theirs
 from lora_from_scratch import LoraConfig, LoraError, add_lora, merge, merged_state_dict, unmerge
 from lora_from_scratch.emotion import (
     BACKBONES,
@@ -100,7 +102,17 @@ def test_a_fresh_process_gives_the_same_bits(story, tmp_path):
 
 def test_weights_that_are_not_the_known_ones_are_refused(monkeypatch):
 
-    other = dataclasses.replace(BACKBONES["minilm"], sha256="0" * 64)
+    other = replace(BACKBONES["minilm"], sha256="0" * 64)
     monkeypatch.setitem(backbones.BACKBONES, "minilm", other)
     with pytest.raises(LoraError, match=r"minilm: sha256 of model.safetensors is 53aa5117.*expected 0000"):
         load_classifier("minilm")
+
+
+def test_the_trainer_is_scored_against_the_labels_of_its_own_order():
+    """Grouped by length it also predicts in that order: an untrained network must score alike in both."""
+    data = load_emotion("built-in")
+    data = replace(data, train=head_of(data.train, 8), validation=head_of(data.validation, 200))
+    turns = SimpleNamespace(watch=lambda model: None, wait=lambda: None, waited=0.0)
+    plain = replace(CONTENDERS["peft"], lr=0.0)
+    ordered, grouped = (train_theirs(how, data, turns, seed=0)["accuracy"] for how in (plain, replace(plain, grouped=True)))
+    assert ordered == grouped

@@ -1,7 +1,10 @@
 """What is printed: tables that fit, and a fault of each kind that the checks find."""
 
+import os
+
 import pytest
 
+from scripts.ext.book_head import PDF, printed
 from scripts.pdf import FAULTS, SHRINK, missing
 
 WIDE = f"<div><table>{'<td>0.12345</td>' * 12}</table></div>"
@@ -44,3 +47,16 @@ def test_a_wide_table_gets_smaller_type_until_it_fits(tab):
 def test_a_chapter_that_was_not_printed_is_missing():
     text = "Contents A ﬁrst chapter A second\none\nA first\nchapter and its text"
     assert missing(["A first chapter", "A second one"], text) == ["A second one"]
+
+
+def test_the_site_takes_no_pdf_older_than_its_pages(tmp_path):
+    page, pdf = tmp_path / "book" / "intro.ipynb", tmp_path / "_build" / PDF
+    for path in (page, pdf):
+        path.parent.mkdir()
+        path.touch()
+    os.utime(page, (100, 100))
+    for made, found in ((200, pdf), (50, None)):
+        os.utime(pdf, (made, made))
+        assert printed(tmp_path) == found
+    pdf.unlink()
+    assert printed(tmp_path) is None

@@ -1,12 +1,14 @@
-"""Sphinx extension: what a page says of itself: its version, and a card for where its link is shared."""
+"""Sphinx extension: what a page says of itself: its version, the book's PDF, and a card for where its link is shared."""
 
 import re
+import shutil
 from html import escape
 from pathlib import Path
 
 import yaml
 
 ABOUT = "Low-rank adaptation (LoRA) from its idea to a fine-tune on real data: an executable book."
+PDF = "lora-from-scratch.pdf"
 
 
 def version(root):
@@ -20,9 +22,32 @@ def address(root):
     return f"https://{owner.lower()}.github.io/{name}"
 
 
-def show_version(app, config):
+def printed(root):
+    """What `make pdf` made, if no page of the book has changed since; else None."""
+    pdf = Path(root) / "_build" / PDF
+    pages = [path for kind in ("*.ipynb", "*.md") for path in (Path(root) / "book").glob(kind)]
+    return pdf if pdf.exists() and pdf.stat().st_mtime > max(path.stat().st_mtime for path in pages) else None
+
+
+def name_version(app, config):
     config.version = config.release = version(app.confdir)
-    config.html_theme_options["extra_footer"] = f"<p>Version {config.release}</p>"
+
+
+def show_version(app, pagename, templatename, context, doctree):
+    said, pdf = f"Version {app.config.release}", printed(app.confdir)
+    if pdf and app.builder.name == "html":
+        said += f' · <a href="{context["pathto"](PDF, resource=True)}">the whole book as PDF</a>, {pdf.stat().st_size / 1e6:.0f} MB'
+    context["theme_extra_footer"] = f"<p>{said}</p>"
+
+
+def bring_pdf(app, failed):
+    pdf = printed(app.confdir)
+    if app.builder.name != "html" or failed:
+        return
+    if pdf:
+        shutil.copy(pdf, app.outdir)
+    elif (Path(app.confdir) / "_build" / PDF).exists():
+        print(f"_build/{PDF} is older than the book and stays out of the site: `make pdf` makes it anew")
 
 
 def add_card(app, pagename, templatename, context, doctree):
@@ -39,6 +64,8 @@ def add_card(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    app.connect("config-inited", show_version, priority=900)
+    app.connect("config-inited", name_version, priority=900)
+    app.connect("html-page-context", show_version)
     app.connect("html-page-context", add_card)
+    app.connect("build-finished", bring_pdf)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
