@@ -47,6 +47,7 @@ class Adapters:
     base: dict[str, nn.Module] = field(default_factory=dict)  # path -> the model's own module
     named: dict[str, Injection] = field(default_factory=dict)
     active: str | None = None  # None: the base modules are in place
+    trains: str | None = None  # the adapter whose tensors require a gradient
     by_rows: bool = False  # inside adapter_rows
 
 
@@ -129,11 +130,16 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
 def activate(model: nn.Module, name: str) -> None:
     """Put one adapter in place; it trains and no other does."""
     install(model, name)
-    for other, injection in adapters_of(model).named.items():
+    adapters = adapters_of(model)
+    for other in {adapters.trains or name, name}:  # of many, no others are touched: a switch stays short
+        if other not in adapters.named:
+            continue  # deleted since
+        injection = adapters.named[other]
         for path, module in injection.modules.items():
             saved = path in injection.saved
             for p in module.parameters() if saved else trained_tensors(module).values():
                 p.requires_grad_(other == name)
+    adapters.trains = name
 
 
 def install(model: nn.Module, name: str | None) -> None:

@@ -92,6 +92,23 @@ def test_only_the_active_adapter_trains(two, batch):
     assert report.matched == {"query": 2, "value": 2, "word_embeddings": 1}
 
 
+def test_of_three_adapters_one_trains_whatever_was_added_switched_or_deleted(two):
+    def training():
+        injections = two.lora.named.items()
+        return {n for n, i in injections if any(p.requires_grad for m in i.modules.values() for p in m.parameters())}
+
+    add_adapter(two, "third", ONE)
+    assert training() == {"third"}
+    for name in ("default", "second", "third", "second"):
+        set_adapter(two, name)
+        assert training() == {name}
+    delete_adapter(two, "third")
+    with disable_adapter(two):
+        assert training() == {"second"}
+    combine_adapters(two, "both", {"default": 1.0, "second": 1.0}, head="default")
+    assert training() == {"both"}
+
+
 def test_remove_gives_the_base_back_with_its_own_head(two, batch):
     stock = tiny_bert()
     remove_lora(two)
