@@ -6,6 +6,9 @@ Each seed is one call of the command line below, with the settings of the sweep'
 NF4 for the frozen linears. The record goes to results/qlora/minilm/; its part "rounded" says what
 became of the adapter when it was added to the base and the sum rounded to NF4 again: by linear the
 share of codes that changed, and the error beside the update's size; and the predictions on test.
+
+A CPU that is not fast in bf16 trains in float32. Its runs are then compared with runs on the float base in
+float32, too, which this makes and keeps beside them (float-...), instead of with the sweep's.
 """
 
 import argparse
@@ -21,12 +24,14 @@ from benchmarks import real_data
 from lora_from_scratch import LoraError, dequantize_nf4, lora_delta, quantize_nf4
 from lora_from_scratch.checkpoint import read_json, write_json
 from lora_from_scratch.emotion import evaluate, load_finetuned
+from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.inject import lora_layers
 from lora_from_scratch.nf4 import absmax_and_codes, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = ROOT / "results" / "qlora" / "minilm"
-FLAGS = "--quantize nf4 --precision bf16 --batch-size 16 --rank 8 --scaling 2 --lr 1e-3"
+RECORDS, SWEPT = ROOT / "results" / "qlora" / "minilm", ROOT / "results" / "sweep" / "minilm"
+SETTING = "all-linear-r8-s2"
+FLAGS = "--batch-size 16 --rank 8 --scaling 2 --lr 1e-3"
 
 
 def codes(packed: Tensor, weights: int) -> Tensor:
@@ -56,25 +61,36 @@ def round_in(model: nn.Module) -> dict[str, dict]:
     return found
 
 
+def train(name: str, *flags: str) -> Path:
+    """One fine-tune by the command line, gone on with if it was killed; returns its folder."""
+    out = ROOT / "runs" / "qlora" / name
+    words = ["finetune", "--out", str(out.relative_to(ROOT)), "--resume", "--overwrite", *FLAGS.split(), *flags]
+    subprocess.run([sys.executable, "-m", "lora_from_scratch", *words], cwd=ROOT, check=True)
+    return out
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     data = real_data()
+    precision = "bf16" if cpu_is_fast_in_bf16() else "fp32"
     for seed in args.seeds:
-        path = RECORDS / f"all-linear-r8-s2-seed{seed}.json"
-        if path.exists():
-            continue
-        out = ROOT / "runs" / "qlora" / path.stem
-        words = ["finetune", "--out", str(out.relative_to(ROOT)), "--resume", "--overwrite", *FLAGS.split(), "--seed", str(seed)]
-        if subprocess.run([sys.executable, "-m", "lora_from_scratch", *words], cwd=ROOT).returncode:
-            return 1
-        classifier, record = load_finetuned(out), read_json(out / "record.json")
-        layers = round_in(classifier.model)
-        record["rounded"] = {"layers": layers, "test": asdict(evaluate(classifier, data.test))}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
-        print(f"{path.stem}: {record['test']['accuracy']:.4f}, rounded {record['rounded']['test']['accuracy']:.4f}", flush=True)
+        name, swept = f"{SETTING}-seed{seed}", read_json(SWEPT / f"{SETTING}-seed{seed}.json")
+        path = RECORDS / f"{name}.json"
+        if not path.exists():
+            out = train(name, "--quantize", "nf4", "--precision", precision, "--seed", str(seed))
+            classifier, record = load_finetuned(out), read_json(out / "record.json")
+            layers = round_in(classifier.model)
+            record["rounded"] = {"layers": layers, "test": asdict(evaluate(classifier, data.test))}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, record)
+            print(f"{name}: {record['test']['accuracy']:.4f}, rounded {record['rounded']['test']['accuracy']:.4f}", flush=True)
+        beside = RECORDS / f"float-{name}.json"
+        precision_of_seed = read_json(path)["history"]["precision"]
+        if precision_of_seed != swept["history"]["precision"] and not beside.exists():
+            out = train(f"float-{name}", "--precision", precision_of_seed, "--seed", str(seed))
+            write_json(beside, read_json(out / "record.json"))
     return 0
 
 
