@@ -97,5 +97,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except LoraError as error:
+    except (LoraError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")
