@@ -60,13 +60,15 @@ def epoch(record: dict) -> str:
     results, how, rows = record["results"], record["contenders"], record["settings"]["rows"]
     few = rows < EVERY_ROW
     base = results["peft"]
-    lost = [f"`{name}`" for name, row in results.items() if row["accuracy"] < LEARNT]
+    lost = [f"`{name}`" for name, row in results.items() if (row["accuracy"] or 1) < LEARNT]
     note = f" {', '.join(lost)} has not learnt: its time is that of the work, not of a result." if lost else ""
+    withdrawn = {name: row["accuracy_withdrawn"] for name, row in results.items() if row["accuracy"] is None}
+    note += "".join(f" The accuracy of `{name}` is withdrawn: {why}." for name, why in withdrawn.items())
     what = "The start of an epoch, the slow contenders too," if few else "An epoch"
     lines = [
         [
             f"`{name}`", how[name]["batch"], f"{row['seconds'] / base['seconds']:.2f}",
-            f"{row['memory'] / 1e6:.0f}", f"{100 * row['accuracy']:.2f}",
+            f"{row['memory'] / 1e6:.0f}", "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f}",
         ]
         for name, row in results.items()
     ]  # fmt: skip
