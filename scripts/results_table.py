@@ -41,8 +41,8 @@ def table(folder: Path) -> str:
     lines = [
         markdown.table(head, rows),
         "",
-        "Mean ± standard deviation over seeds, in %; each rank with its own recipe, tuned "
-        "on validation. The base is frozen, all six "
+        "Mean ± standard deviation over seeds, in %; each rank with its own recipe, chosen "
+        "on validation in trials that left no record. The base is frozen, all six "
         f"linears of each block are adapted. Made on {', '.join(machines)}, {'/'.join(map(str, threads))} thread a run, "
         f"in {min(seconds):.0f} to {max(seconds):.0f} s of training.",
     ]
