@@ -10,6 +10,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import pikepdf
 import pypdf
 from playwright.sync_api import sync_playwright
 
@@ -89,6 +90,8 @@ def main():
         found = {what: tab.evaluate(search) for what, search in FAULTS.items()}
         tab.pdf(path=target, format="A4", scale=SCALE, margin=MARGIN, print_background=True, outline=True, tagged=True,
                 display_header_footer=True, header_template="<span></span>", footer_template=FOOTER)  # fmt: skip
+    with pikepdf.open(target, allow_overwriting_input=True) as printed:  # Chromium writes each of 200,000 objects out
+        printed.save(target, object_stream_mode=pikepdf.ObjectStreamMode.generate)
     pdf = pypdf.PdfReader(target)
     found["chapters missing"] = missing(chapters, "".join(sheet.extract_text() for sheet in pdf.pages))
     print(f"{target}: {len(pdf.pages)} pages, {target.stat().st_size / 1e6:.1f} MB, {len(chapters)} chapters")
