@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks import RESULTS, real_data, write_record
-from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
+from lora_from_scratch.emotion.precision import fastest_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3 --epochs 3 --no-test --checkpoint-every 0"
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "bench-time-to.json", help="the record's file")
     args = parser.parse_args()
     real_data()
-    precision = "bf16" if cpu_is_fast_in_bf16() else "fp32"
+    precision = fastest_precision()
     flags = f"{RECIPE} --precision {precision} --threads {os.cpu_count()}"
     runs = []
     for seed in range(args.seeds):

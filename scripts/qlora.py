@@ -24,7 +24,7 @@ from benchmarks import real_data
 from lora_from_scratch import LoraError, dequantize_nf4, lora_delta, quantize_nf4
 from lora_from_scratch.checkpoint import read_json, write_json
 from lora_from_scratch.emotion import evaluate, load_finetuned
-from lora_from_scratch.emotion.precision import cpu_is_fast_in_bf16
+from lora_from_scratch.emotion.precision import fastest_precision
 from lora_from_scratch.inject import lora_layers
 from lora_from_scratch.nf4 import absmax_and_codes, unpack
 
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     data = real_data()
-    precision = "bf16" if cpu_is_fast_in_bf16() else "fp32"
+    precision = fastest_precision()
     for seed in args.seeds:
         name, swept = f"{SETTING}-seed{seed}", read_json(SWEPT / f"{SETTING}-seed{seed}.json")
         path = RECORDS / f"{name}.json"
