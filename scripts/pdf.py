@@ -15,11 +15,11 @@ import pypdf
 from playwright.sync_api import sync_playwright
 
 from scripts.browser import launch
-from scripts.ext.book_head import version
+from scripts.ext.book_head import PDF, version
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "_build" / "print"
-TARGET = ROOT / "_build" / "lora-from-scratch.pdf"
+TARGET = ROOT / "_build" / PDF
 SCALE = 0.85  # of type; 665 CSS pixels lie between the margins of A4
 MARGIN = {"top": "18mm", "bottom": "20mm", "left": "17mm", "right": "17mm"}
 FOOTER = '<div style="width:100%;text-align:center;font-size:8px"><span class="pageNumber"></span></div>'

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from scripts.ext.book_head import version
+from scripts.ext.book_head import PDF, version
 from scripts.set_repository import name_ref
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ def pack(copy, target):
     built = copy / "_build"
     parts = [(path, Path("site") / path.relative_to(built / "html")) for path in sorted((built / "html").rglob("*"))]
     parts += [(path, Path("notebooks") / path.name) for path in sorted((copy / "book").glob("*.ipynb"))]
-    parts += [(path, path.name) for path in (built / "lora-from-scratch.pdf", *(copy / name for name in LICENSES))]
+    parts += [(path, path.name) for path in (built / PDF, *(copy / name for name in LICENSES))]
     target.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, name in parts:

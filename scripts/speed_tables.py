@@ -60,7 +60,7 @@ def epoch(record: dict) -> str:
     results, how, rows = record["results"], record["contenders"], record["settings"]["rows"]
     few = rows < EVERY_ROW
     base = results["peft"]
-    lost = [f"`{name}`" for name, row in results.items() if (row["accuracy"] or 1) < LEARNT]
+    lost = [f"`{name}`" for name, row in results.items() if row["accuracy"] is not None and row["accuracy"] < LEARNT]
     note = f" {', '.join(lost)} has not learnt: its time is that of the work, not of a result." if lost else ""
     withdrawn = {name: row["accuracy_withdrawn"] for name, row in results.items() if row["accuracy"] is None}
     note += "".join(f" The accuracy of `{name}` is withdrawn: {why}." for name, why in withdrawn.items())

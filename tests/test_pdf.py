@@ -1,10 +1,11 @@
 """What is printed: tables that fit, and a fault of each kind that the checks find."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from scripts.ext.book_head import PDF, printed
+from scripts.ext.book_head import PDF, bring_pdf, printed, show_version
 from scripts.pdf import FAULTS, SHRINK, missing
 
 WIDE = f"<div><table>{'<td>0.12345</td>' * 12}</table></div>"
@@ -49,14 +50,26 @@ def test_a_chapter_that_was_not_printed_is_missing():
     assert missing(["A first chapter", "A second one"], text) == ["A second one"]
 
 
-def test_the_site_takes_no_pdf_older_than_its_pages(tmp_path):
+def test_the_site_takes_no_pdf_older_than_its_pages(tmp_path, capsys):
     page, pdf = tmp_path / "book" / "intro.ipynb", tmp_path / "_build" / PDF
     for path in (page, pdf):
         path.parent.mkdir()
         path.touch()
     os.utime(page, (100, 100))
-    for made, found in ((200, pdf), (50, None)):
-        os.utime(pdf, (made, made))
-        assert printed(tmp_path) == found
+    site = tmp_path / "site"
+    site.mkdir()
+    app = SimpleNamespace(confdir=tmp_path, outdir=site, config=SimpleNamespace(release="1"), builder=SimpleNamespace(name="html"))
+
+    def footer():
+        context = {"pathto": lambda name, resource: f"../{name}"}
+        show_version(app, "book/intro", "page.html", context, None)
+        bring_pdf(app, None)
+        return context["theme_extra_footer"]
+
+    os.utime(pdf, (50, 50))
+    assert printed(tmp_path) is None and footer() == "<p>Version 1</p>" and "stays out of the site" in capsys.readouterr().out
+    assert not (site / PDF).exists()
+    os.utime(pdf, (200, 200))
+    assert printed(tmp_path) == pdf and f'href="../{PDF}"' in footer() and (site / PDF).exists()
     pdf.unlink()
-    assert printed(tmp_path) is None
+    assert printed(tmp_path) is None and footer() == "<p>Version 1</p>" and not capsys.readouterr().out

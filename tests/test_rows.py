@@ -159,8 +159,8 @@ def test_the_benchmark_of_many_adapters_writes_its_record(tiny_backbone, tmp_pat
         assert rows[bench.YARDSTICK]["time"] == 1 and ours["to_peft"] > 0
         assert ours["gap_to_switched"] < (1e-5 if precision == "float32" else 0.1) * max(1, ours["largest_logit"])
     assert "by rows / PEFT's mixed batch" in capsys.readouterr().out
-    shown = many_adapters(record | {"environment": {"processor": "an abacus", "threads": 1, "libraries": {"torch": "2"}}})
-    assert "| 64 adapters, one a row |" in shown and "of the time of PEFT's mixed batch" in shown
+    shown = many_adapters(record | {"environment": {"processor": "an abacus", "instructions": "beads", "threads": 1, "libraries": {"torch": "2"}}})
+    assert "| 64 adapters, one a row |" in shown and "of the time of PEFT's mixed batch" in shown and "an abacus (beads)" in shown
 
 
 def test_the_benchmarks_three_ways_give_the_same_answers(tiny_backbone, monkeypatch):
