@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 from lora_from_scratch.adapters import disable_adapter, named_adapter
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import adapters_of, hand_over
-from lora_from_scratch.layers import Adapted
+from lora_from_scratch.layers import Adapted, LoRALinear
 
 
 @contextmanager
@@ -93,18 +93,27 @@ def _adapted_rows(path: str, module: Any, layers: list[Any]):
 
 def _stacked(weight: Tensor, layers: list[Adapted]) -> tuple[Tensor, Tensor, Tensor]:
     """The layers' A [n, r, in], B [n, out, r] and scaling [n, 1, 1], where ``weight`` is and in the type it computes in."""
-    known = {layer: layer.factors() for layer in dict.fromkeys(layers)}
-    factors = [known[layer] for layer in layers]
-    device, r = weight.device, max(A.shape[0] for A, _ in factors)
-    dtype = functools.reduce(torch.promote_types, {A.dtype for A, _ in factors}, weight.dtype)
+    known = {layer: _factors(layer) for layer in dict.fromkeys(layers)}
+    kinds = {(A.device, A.dtype, A.shape[0]) for A, _ in known.values()}
+    device, r = weight.device, max(rank for _, _, rank in kinds)
+    dtype = functools.reduce(torch.promote_types, {own for _, own, _ in kinds}, weight.dtype)
     if torch.is_autocast_enabled(device.type) and dtype == torch.float32:
         dtype = torch.get_autocast_dtype(device.type)
-    if any(A.device != device for A, _ in factors):
+    factors = [known[layer] for layer in layers]
+    if len(kinds) > 1 or device not in {own for own, _, _ in kinds}:
         factors = [(A.to(device), B.to(device)) for A, B in factors]
-    if any(A.shape[0] < r for A, _ in factors):
         factors = [(F.pad(A, (0, 0, 0, r - len(A))), F.pad(B, (0, r - len(A)))) for A, B in factors]
     A, B = torch.stack([A for A, _ in factors]).to(dtype), torch.stack([B for _, B in factors]).to(dtype)
     return A, B, torch.tensor([layer.scaling for layer in layers], dtype=dtype, device=device)[:, None, None]
+
+
+def _factors(layer: Any) -> tuple[Tensor, Tensor]:
+    """``layer.factors()``; of plain LoRA without nn.Module's search for names, which took longer than stacking."""
+    if type(layer).factors is LoRALinear.factors:
+        A, B = (layer._modules[name]._parameters.get("weight") for name in ("lora_A", "lora_B"))
+        if A is not None and B is not None:  # else they are parametrised
+            return A, B
+    return layer.factors()
 
 
 def _saved_rows(path: str, module: nn.Module, copies: list[Any]):

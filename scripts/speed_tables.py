@@ -18,7 +18,7 @@ LEARNT = 0.5  # below this accuracy a run did not learn: the largest class alone
 def speed(results: Path) -> str:
     """The tables of those benchmarks that have a record."""
     parts = {"bench-step": step, "bench-finetune": epoch, "bench-finetune-few-rows": epoch, "bench-time-to": time_to, "bench-layers": layers}
-    parts |= {"bench-many-adapters": many_adapters, "bench-layers-gpu": layers, "gpu-memory": gpu_memory}
+    parts |= {"bench-many-adapters": many_adapters, "bench-many-adapters-avx512": many_adapters, "bench-layers-gpu": layers, "gpu-memory": gpu_memory}
     records = {name: results / f"{name}.json" for name in parts}
     found = [parts[name](json.loads(path.read_text(encoding="utf-8"))) for name, path in records.items() if path.exists()]
     return "\n\n".join([INTRODUCTION.rstrip(), *found]) if found else ""

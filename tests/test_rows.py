@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from benchmarks import many_adapters as bench
@@ -23,7 +25,8 @@ from tests.test_adapters import randomise, two_adapters
 from tests.test_layers import tiny_gpt2
 from tests.tiny_models import make
 
-XS = LoraConfig(2, 3, ("key",), init="lora_xs")
+SIZES = {"lora_xs": None, "pissa": None, "shared_vector": 5}
+OTHERS = {init: LoraConfig(2, 3, ("key",), init=init, vector_size=size) for init, size in SIZES.items()}
 
 
 @pytest.fixture
@@ -32,13 +35,14 @@ def two():
 
 
 @pytest.mark.parametrize("names", [
-    ["default", None, "second", "default", None], [None] * 5, ["xs", "second", None, "xs", "default"],
+    ["default", None, "second", "default", None], [None] * 5, ["lora_xs", "second", None, "pissa", "shared_vector"],
 ])  # fmt: skip
 def test_each_row_goes_through_its_own_adapter(two, names, batch):
-    add_adapter(two, "xs", XS)
-    randomise(two, 3)
+    for seed, (name, config) in enumerate(OTHERS.items(), 3):
+        add_adapter(two, name, config)
+        randomise(two, seed)
     alone = {}
-    for name in ("default", "second", "xs"):
+    for name in two.lora.named:
         alone[name] = set_adapter(two, name)(**batch).logits
     with disable_adapter(two):
         alone[None] = two(**batch).logits
@@ -51,7 +55,16 @@ def test_each_row_goes_through_its_own_adapter(two, names, batch):
             assert torch.equal(logits[i], alone[None][i])
         else:
             assert torch.allclose(logits[i], alone[name][i], rtol=1e-5, atol=1e-6)
-    assert torch.equal(two(**batch).logits, alone["xs"])  # the active one is back
+    assert torch.equal(two(**batch).logits, alone[two.lora.active])  # it is back
+
+
+def test_rows_of_a_factor_with_a_parametrisation(two, batch):
+    """Such a factor's ``weight`` is computed, and stands in no dictionary of parameters."""
+    factor = two.lora.named["second"].modules["bert.encoder.layer.0.attention.self.query"].lora_B
+    register_parametrization(factor, "weight", nn.ReLU())
+    alone = set_adapter(two, "second")(**batch).logits
+    with adapter_rows(two, ["second"] * 5):
+        assert torch.allclose(two(**batch).logits, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_of_a_head_of_several_layers_and_of_gpt2():
