@@ -125,7 +125,7 @@ def many_adapters(record: dict) -> str:
         for precision, row in ours.items()
     )
     return (
-        f"### A batch with an adapter a row\n\n{settings['rows']} rows of {settings['tokens']} tokens through MiniLM, rank {settings['rank']} in all "
+        f"### A batch with an adapter a row, in {' and '.join(found)}\n\n{settings['rows']} rows of {settings['tokens']} tokens through MiniLM, rank {settings['rank']} in all "
         "six linears of every block, no gradients; time as a ratio to one adapter's on the same batch. "
         f"Ours, one adapter a row, took {beside} of the time of PEFT's mixed batch.\n\n"
         f"{table(['pass', *found], lines)}\n\n{_made(record)}"
