@@ -12,6 +12,7 @@ from dataclasses import asdict
 import torch
 
 from lora_from_scratch import LoraConfig, LoraError, add_lora, parameter_report
+from lora_from_scratch.config import check_rank
 from lora_from_scratch.emotion import (
     BACKBONES,
     build_classifier,
@@ -112,9 +113,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     args = parser().parse_args(words)
-    if getattr(args, "threads", None):
-        torch.set_num_threads(args.threads)
+    threads = getattr(args, "threads", None)
     try:
+        if threads is not None:
+            check_rank("--threads", threads)
+            torch.set_num_threads(threads)
         # With --json, everything meant for people goes to stderr; of several processes one speaks.
         main_process = processes().is_main_process
         out = sys.stdout if main_process else io.StringIO()

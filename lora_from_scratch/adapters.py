@@ -120,8 +120,9 @@ def combine_adapters(
         terms = [(w, parts[n].layer(path)) for n, w in weights.items() if path in parts[n].targets]
         if any(isinstance(layer, DoRALinear) for _, layer in terms):
             raise LoraError(f"{path!r} is adapted by DoRA: its update is no product that could be added up")
-        A = torch.cat([layer.factors()[0].detach() for _, layer in terms])
-        B = torch.cat([w * layer.scaling * layer.factors()[1].detach() for w, layer in terms], 1)
+        device = next(adapters_of(model).base[path].parameters()).device  # those not in place may have been left behind
+        A = torch.cat([layer.factors()[0].detach().to(device) for _, layer in terms])
+        B = torch.cat([w * layer.scaling * layer.factors()[1].detach().to(device) for w, layer in terms], 1)
         errors[path] = 0.0
         if r is not None and r < A.shape[0]:
             delta = lora_delta(A, B, 1.0)

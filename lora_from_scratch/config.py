@@ -30,8 +30,8 @@ class LoraConfig:
         dropout: probability that an entry of ``x`` is dropped on its way to ``A``
             while training, in [0, 1). Embeddings have none.
         modules_to_save: modules that train in full and travel in the adapter's file.
-            ``None`` means the classification head, if the model has one; ``()`` means
-            none, so that a head stays frozen only when you say so.
+            ``None`` means the classification head, if the model has one. Whatever you
+            name stands in its stead: a head that is not among it stays frozen, as with ``()``.
         exclude_modules: names, or one regular expression, to leave out of the targets.
         layers: indices of the blocks to adapt; None means all. A module's index is the
             first number in its name.

@@ -7,6 +7,7 @@ those places (``install``).
 """
 
 import copy
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -96,6 +97,13 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     """The adapter that ``config`` describes for a base model, which it leaves alone."""
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
+    norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
+    moving = [name for name in norms if not any(inside(name, other) for other in saved)]
+    if moving:
+        warnings.warn(
+            f"{', '.join(moving)}: running statistics move while training, frozen or not, and are in no adapter's file; "
+            "name these modules in modules_to_save, or keep them in eval mode", stacklevel=3,
+        )  # fmt: skip
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
     return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
 

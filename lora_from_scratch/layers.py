@@ -81,7 +81,7 @@ class LoRALinear(Adapted, nn.Linear):
         self.lora_B = Factor(self.out_features, r, like=self.weight)
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
-        self.register_buffer("unmerged_weight", None, persistent=False)
+        self.register_buffer("unmerged_weight", None)  # in a state dict only while merged
         self.train(base.training)
 
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ class LoRAEmbedding(Adapted, nn.Embedding):
     """
 
     transposed = True
-    embed_scale: Tensor | None
+    embed_scale: Tensor | float
 
     def __init__(self, base: nn.Embedding, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         nn.Module.__init__(self)
@@ -152,19 +152,22 @@ class LoRAEmbedding(Adapted, nn.Embedding):
         if base.max_norm is not None:
             raise LoraError("an embedding with max_norm rewrites its own weight and cannot be frozen")
         self.weight, self.max_norm = base.weight, None
-        scale = getattr(base, "embed_scale", None)
-        self.register_buffer("embed_scale", None if scale is None else torch.as_tensor(scale), persistent=False)
+        scale = getattr(base, "embed_scale", 1.0)
+        if isinstance(scale, Tensor):
+            self.register_buffer("embed_scale", scale, persistent=False)
+        else:  # BART's number multiplies in full; as a tensor of 16 bits it would be rounded first
+            self.embed_scale = scale
         self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
         device = base.weight.device
         self.lora_embedding_A = nn.Parameter(torch.zeros(r, self.num_embeddings, dtype=dtype, device=device))
         self.lora_embedding_B = nn.Parameter(torch.randn(self.embedding_dim, r, dtype=dtype, device=device))
-        self.register_buffer("unmerged_weight", None, persistent=False)
+        self.register_buffer("unmerged_weight", None)  # in a state dict only while merged
         self.train(base.training)
 
     def gain(self) -> Tensor | float:
         """By what the base multiplies its rows."""
-        return 1.0 if self.embed_scale is None else self.embed_scale.to(self.weight.dtype)
+        return self.embed_scale.to(self.weight.dtype) if isinstance(self.embed_scale, Tensor) else self.embed_scale
 
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.lora_embedding_A, self.lora_embedding_B

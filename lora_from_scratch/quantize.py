@@ -68,7 +68,7 @@ def quantize_linears(model: nn.Module, targets: tuple[str, ...] | str = "all-lin
 
 
 def dequantize_linears(model: nn.Module) -> nn.Module:
-    """Put a plain linear in place of every ``NF4Linear``, its weight the rounded one in float32.
+    """Put a plain linear in place of every ``NF4Linear``, its weight the rounded one in the model's own type of float.
 
     The model computes what it computed before, and can be merged into.
 
@@ -77,7 +77,8 @@ def dequantize_linears(model: nn.Module) -> nn.Module:
     """
     if is_adapted(model):
         raise LoraError("the model has LoRA adapters: save_adapter, then remove_lora, and load_adapter afterwards")
-    swap = {id(m): _plain(m) for m in model.modules() if isinstance(m, NF4Linear)}
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    swap = {id(m): _plain(m, dtype) for m in model.modules() if isinstance(m, NF4Linear)}
     if not swap:
         raise LoraError("nothing in the model is quantised")
     return _swapped(model, swap)
@@ -100,9 +101,9 @@ def _bytes(tensor: Tensor) -> int:
 
 
 @torch.no_grad()
-def _plain(quantised: NF4Linear) -> nn.Linear:
+def _plain(quantised: NF4Linear, dtype: torch.dtype) -> nn.Linear:
     linear = nn.Linear(quantised.in_features, quantised.out_features, bias=False, device="meta")
-    linear.weight = nn.Parameter(quantised.matrix(), requires_grad=False)
+    linear.weight = nn.Parameter(quantised.matrix().to(dtype), requires_grad=False)
     linear.bias = quantised.bias
     return linear.train(quantised.training)
 

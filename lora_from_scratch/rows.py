@@ -1,7 +1,8 @@
 """One adapter for each row of a batch, in one pass through the frozen weights."""
 
 import functools
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -42,7 +43,9 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
     if dora:
         raise LoraError(f"adapter {dora[0]!r} is DoRA, which rescales W itself and cannot go row by row")
     hooks = []
-    with disable_adapter(model):
+    # Compiled code does not look whether a module has hooks: it would give the base's answers, or those of other rows.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with disable_adapter(model), eager:
         adapters.by_rows = True
         try:
             for path, module in adapters.base.items():
@@ -79,6 +82,8 @@ def _adapted_rows(path: str, module: Any, layers: list[Any]):
         if isinstance(module, nn.Embedding):
             index = torch.arange(len(x), device=x.device)[:, None]
             h = A[index, x.flatten(1)] * (scaling * adapted[0].gain())  # the base's gain, hence the same for all
+            if module.padding_idx is not None:  # its row never moves
+                h = torch.where(x.flatten(1)[:, :, None] == module.padding_idx, h.detach(), h)
         else:  # A x^T, because a product with r as its first side is the faster one
             flat = x.reshape(len(x), -1, A.shape[2]).to(A.dtype)
             h = (torch.bmm(A, flat.transpose(1, 2)) * scaling).transpose(1, 2)

@@ -9,8 +9,12 @@ from lora_from_scratch.config import LoraConfig, LoraError, pattern_matches
 from lora_from_scratch.nf4 import NF4Linear
 
 # These read `.weight` of their linears directly in some paths and would skip the adapter.
-BYPASSES = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-HEAD_NAMES = ("classifier", "pre_classifier", "score", "classification_head")
+BYPASSES = ("MultiheadAttention", "TransformerEncoderLayer", "WavLMAttention")
+HEADS = ("Classification", "ClassificationWithTeacher", "ForQuestionAnswering", "ForMultipleChoice")  # how such models' names end
+HEAD_NAMES = (
+    "classifier", "pre_classifier", "score", "classification_head", "qa_outputs",
+    "projector", "dense", "cls_classifier", "distillation_classifier",
+)  # fmt: skip
 
 
 def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
@@ -76,8 +80,9 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
     """The classification head, which trains by default: its modules' names.
 
     A model says itself what its head is by an attribute ``head_modules``; of
-    transformers' models only those named ...ForSequenceClassification and
-    ...ForImageClassification have one. A language model's ``lm_head`` is none.
+    transformers' models those have one that are named ...Classification (of sequences,
+    tokens, images, sound), ...ForQuestionAnswering or ...ForMultipleChoice. A language
+    model's ``lm_head`` is none.
     """
     own = getattr(model, "head_modules", None)
     if own is not None:
@@ -90,8 +95,7 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
 
 
 def _is_classifier(model: nn.Module) -> bool:
-    ends = ("ForSequenceClassification", "ForImageClassification")
-    return bool(getattr(model, "head_modules", ())) or any(kind.__name__.endswith(ends) for kind in type(model).__mro__)
+    return bool(getattr(model, "head_modules", ())) or any(kind.__name__.endswith(HEADS) for kind in type(model).__mro__)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -161,7 +165,11 @@ def _in_layers(found: dict[str, str], layers: tuple[int, ...]) -> dict[str, str]
     if wrong:
         have = f"have the indices {', '.join(map(str, there))}" if there else "have no index in their names"
         raise LoraError(f"layers: {', '.join(map(str, wrong))} out of range: the targets {have}")
-    return {name: pattern for name, pattern in found.items() if index[name] in layers}
+    kept = {name: pattern for name, pattern in found.items() if index[name] in layers}
+    lost = sorted(set(found.values()) - set(kept.values()))
+    if lost:
+        raise LoraError(f"layers: none of the modules of {', '.join(map(repr, lost))} lies in the blocks {', '.join(map(str, layers))}")
+    return kept
 
 
 def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
@@ -169,7 +177,7 @@ def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
         raise LoraError("the target is the model itself, which stands in no place: wrap it, nn.Sequential(model)")
     module = modules[name]
     for path, parent in modules.items():
-        if isinstance(parent, BYPASSES) and (not path or inside(name, path)):
+        if (not path or inside(name, path)) and any(kind.__name__ in BYPASSES for kind in type(parent).__mro__):
             where = f"target {name!r} lies inside {type(parent).__name__}"
             raise LoraError(f"{where}, which reads its weight directly and would ignore the adapter")
     if not _can_adapt(module):

@@ -26,8 +26,8 @@ class Metrics:
 
     @property
     def collapsed(self) -> bool:
-        """Whether every row got the same label: the usual end of too high a rate."""
-        return len(self.predictions) > 1 and len(set(self.predictions)) == 1
+        """Whether rows of several labels all got the same one: the usual end of too high a rate."""
+        return len(set(self.predictions)) == 1 and sum(map(any, self.confusion)) > 1
 
 
 def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:

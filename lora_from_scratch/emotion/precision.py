@@ -5,6 +5,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lora_from_scratch.config import LoraError
+
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -13,7 +15,12 @@ def pick_precision(wish: str = "auto") -> str:
 
     A GPU without bf16 of its own (before Ampere: Colab's T4) gets fp16. A CPU gets fp32,
     so that every CPU comes to about the same numbers; see ``cpu_is_fast_in_bf16``.
+
+    Raises:
+        LoraError: fp16 is wished for, and there is no GPU.
     """
+    if wish == "fp16" and not torch.accelerator.is_available():
+        raise LoraError("precision is 'fp16', which needs a GPU: on a CPU take 'fp32' or 'bf16'")
     if wish != "auto":
         return wish
     if torch.cuda.is_available():

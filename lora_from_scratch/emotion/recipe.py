@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.inject import is_merged
 from lora_from_scratch.targets import head_modules
 from lora_from_scratch.variants import is_B
 
@@ -73,6 +74,8 @@ class TrainConfig:
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     """The optimiser's groups: adapters (or all, without them), every B if it has a rate of its own, and the head."""
+    if is_merged(model):
+        raise LoraError("the adapters are merged, and would not learn: call unmerge(model) first")
     heads = tuple(f"{name}." for name in head_modules(model))
     if not any(p.requires_grad for p in model.parameters()):
         raise LoraError("nothing in the model trains: call add_lora(model, config) first")

@@ -76,9 +76,9 @@ def check_settings(path: Path, settings: dict, saved: dict) -> None:
     if here["data.fingerprint"] == there.get("data.fingerprint"):
         here["data.source"] = there.get("data.source")
     faults = [
-        f"{name} is {here[name]!r}, there {there.get(name, 'not set')!r}"
-        for name in here
-        if here[name] != there.get(name, "not set")
+        f"{name} is {here.get(name, 'not set')!r}, there {there.get(name, 'not set')!r}"
+        for name in here | {n: None for n in there if n.split(".")[0] in settings}
+        if here.get(name, "not set") != there.get(name, "not set")
     ]
     if faults:
         raise LoraError(f"{path} is of a run with other settings: {'; '.join(faults)}")

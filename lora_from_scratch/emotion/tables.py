@@ -5,6 +5,7 @@ import io
 import os
 import random
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -36,10 +37,11 @@ def load_data(source: str | os.PathLike | None = None, text: str = "text", label
             numbered in sorted order. (A folder of JSONL with numbers is emotion's.)
 
     What has no validation or test rows gets them from train: a tenth of each label's
-    texts, chosen by a fixed seed. The same text never comes to lie in two splits.
+    texts, chosen by a fixed seed, and never a text that train keeps. Where a split that you
+    bring has texts of train, a warning counts them.
 
     Raises:
-        LoraError: the source or a column is missing; a text or a label is empty; labels
+        LoraError: the source or a column is missing, or a column is there twice; a text or a label is empty; labels
             differ in upper and lower case alone; validation or test has a label that
             train has not; a label has too few texts to share out; or see ``load_emotion``.
     """
@@ -86,6 +88,9 @@ def _read(path: Path, text: str, label: str) -> list[tuple[str, str]]:
         if missing:
             columns = ", ".join(map(repr, reader.fieldnames or ()))
             raise LoraError(f"{path} has no column {' and no '.join(map(repr, sorted(missing)))}; it has {columns or 'none'}")
+        twice = [c for c in dict.fromkeys((text, label)) if (reader.fieldnames or []).count(c) > 1]
+        if twice:
+            raise LoraError(f"{path} has more than one column {' and '.join(map(repr, twice))}")
         try:
             rows = [(reader.line_num, row) for row in reader]
         except csv.Error as error:
@@ -116,7 +121,13 @@ def _from_hub(name: str, text: str, label: str) -> dict[str, list]:
         if missing:
             raise LoraError(f"{name} has no column {' and no '.join(map(repr, sorted(missing)))}; it has {', '.join(rows.column_names)}")
         names = getattr(rows.features[label], "names", None)
-        labels = [names[k] if names else k for k in rows[label]]
+        labels = list(rows[label])
+        if names:
+            hidden = next((i for i, k in enumerate(labels) if k not in range(len(names))), None)
+            if hidden is not None:  # names[-1] is a name, too
+                why = f"expected 0 to {len(names) - 1} (-1 means: published without labels)"
+                raise LoraError(f"{name}, {split}, row {hidden + 1}: the label is {labels[hidden]!r}, {why}")
+            labels = [names[k] for k in labels]
         found[split] = [_pair(f"{name}, {split}, row {i}", *pair) for i, pair in enumerate(zip(rows[text], labels, strict=True), 1)]
     if "train" not in found:
         raise LoraError(f"{name} has no split 'train'; it has {', '.join(data)}")
@@ -124,7 +135,7 @@ def _from_hub(name: str, text: str, label: str) -> dict[str, list]:
 
 
 def _make(source: str, found: dict[str, list[tuple[str, str]]]) -> TextData:
-    names = sorted({label for _, label in found["train"]}, key=lambda n: (not n.isdigit(), int(n) if n.isdigit() else 0, n))
+    names = sorted({label for _, label in found["train"]}, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
     if len(names) < 2:
         raise LoraError(f"{source}: train has {len(names)} labels ({', '.join(names)}), expected at least two")
     alike = [n for n, count in Counter(name.casefold() for name in names).items() if count > 1]
@@ -136,6 +147,11 @@ def _make(source: str, found: dict[str, list[tuple[str, str]]]) -> TextData:
         if unknown:
             raise LoraError(f"{source}: {split} has labels that train has not: {', '.join(unknown)}")
     found |= _hold_out(source, found["train"], [split for split in SPLITS[1:] if split not in found])
+    seen = {text for text, _ in found["train"]}
+    for split in SPLITS[1:]:
+        shared = sum(text in seen for text, _ in found[split])
+        if shared:
+            warnings.warn(f"{source}: {shared} of {len(found[split])} texts of {split} stand in train, too", stacklevel=3)
     number = {name: i for i, name in enumerate(names)}
     numbered = {s: ([text for text, _ in found[s]], [number[label] for _, label in found[s]]) for s in SPLITS}
     return make_data(source, numbered, tuple(names))

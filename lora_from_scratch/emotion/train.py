@@ -201,6 +201,7 @@ def finetune(
         raise
     finally:
         progress.close()
+        accelerator.unwrap_model(classifier.model, keep_fp32_wrapper=False)  # else it went on computing in 16 bits
         if config.gradient_checkpointing:
             gradient_checkpointing(classifier.model.backbone, False)
     return history
