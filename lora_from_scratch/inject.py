@@ -97,13 +97,6 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     """The adapter that ``config`` describes for a base model, which it leaves alone."""
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
-    norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
-    moving = [name for name in norms if not any(inside(name, other) for other in saved)]
-    if moving:
-        warnings.warn(
-            f"{', '.join(moving)}: running statistics move while training, frozen or not, and are in no adapter's file; "
-            "name these modules in modules_to_save, or keep them in eval mode", stacklevel=3,
-        )  # fmt: skip
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
     return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
 
@@ -111,7 +104,8 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
 def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     """Register a prepared adapter under ``name`` and make it the active one.
 
-    The base modules must be in place. The first adapter freezes the model.
+    The base modules must be in place. The first adapter freezes the model. Modules whose
+    running statistics go on moving (BatchNorm's) are named in a warning.
 
     Raises:
         LoraError: ``name`` is no string, or one of the adapter's modules lies inside one
@@ -130,6 +124,13 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
         for other in adapters.base:
             if path != other and (inside(path, other) or inside(other, path)):
                 raise LoraError(f"{path!r} and {other!r}, of another adapter, lie one inside the other")
+    norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
+    moving = [name for name in norms if not any(inside(name, other) for other in injection.saved)]
+    if moving:
+        warnings.warn(
+            f"{', '.join(moving)}: running statistics move while training, frozen or not, and are in no adapter's file; "
+            "name these modules in modules_to_save, or keep them in eval mode", stacklevel=3,
+        )  # fmt: skip
     adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
     adapters.named[name] = injection
     activate(model, name)

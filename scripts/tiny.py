@@ -89,6 +89,7 @@ TUNED = {
 SIZES = {
     2250: (7, 80), 5766: (12, 96), 30534: (28, None), 774: (4, 32), 294: (2, 24), 102: (1, 10), 16710: (20, None), 59910: (40, None),
 }  # fmt: skip
+VECTORS = {2256: (1770, 80), 5766: (5184, 96), 774: (576, 32), 16710: (14400, None)}  # likewise: (numbers in the vector, k)
 
 
 def runs() -> dict[str, Run]:
@@ -103,7 +104,8 @@ def runs() -> dict[str, Run]:
             # a record; 7/r of that rate keeps the gain of a step (chapter 9).
             found[f"xs-{numbers}-seed{seed}"] = Run("xs", r, k, 2e-2 if r <= 12 else round(2e-2 * 7 / r, 4), seed=seed)
         found[f"data-2250-seed{seed}"] = Run("data", 7, 80, 2e-2, seed=seed)
-        found[f"vector-2256-seed{seed}"] = Run("vector", 1, 80, 2e-2, vector_size=1770, seed=seed)
+        for numbers, (size, k) in VECTORS.items():
+            found[f"vector-{numbers}-seed{seed}"] = Run("vector", 1, k, 2e-2, vector_size=size, seed=seed)
     return found
 
 
