@@ -43,9 +43,7 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
     if dora:
         raise LoraError(f"adapter {dora[0]!r} is DoRA, which rescales W itself and cannot go row by row")
     hooks = []
-    # Compiled code does not look whether a module has hooks: it would give the base's answers, or those of other rows.
-    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with disable_adapter(model), eager:
+    with disable_adapter(model), _uncompiled():
         adapters.by_rows = True
         try:
             for path, module in adapters.base.items():
@@ -63,6 +61,12 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
             adapters.by_rows = False
             for hook in hooks:
                 hook.remove()
+
+
+def _uncompiled():
+    """Compiled code does not look whether a module has hooks: it would give the base's answers, or those of other rows."""
+    # Once made, it holds: hence within ``with``, after all that may be refused.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _adapted_rows(path: str, module: Any, layers: list[Any]):

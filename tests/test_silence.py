@@ -83,6 +83,20 @@ def test_rows_of_a_compiled_model():
             assert torch.equal(compiled(x), model(x))
 
 
+def test_refused_rows_leave_compilation_as_it_was():
+    torch._dynamo.reset()
+    model, graphs = merge(two_adapters()), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    with pytest.raises(LoraError, match="merged"), adapter_rows(model, ["default"]):
+        pass
+    torch.compile(nn.Linear(3, 3), backend=backend)(torch.randn(2, 3))
+    assert len(graphs) == 1
+
+
 def test_rows_leave_the_padding_row_of_an_embedding_alone():
     model = add_lora(nn.Sequential(nn.Embedding(6, 4, padding_idx=1)), ONE)
     with adapter_rows(model, ["default"]):
