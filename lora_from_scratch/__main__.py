@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 
 from lora_from_scratch import LoraConfig, LoraError, add_lora, parameter_report
-from lora_from_scratch.config import check_rank
+from lora_from_scratch.config import check_positive_int
 from lora_from_scratch.emotion import (
     BACKBONES,
     build_classifier,
@@ -116,7 +116,7 @@ def main(words: list[str] | None = None) -> int:
     threads = getattr(args, "threads", None)
     try:
         if threads is not None:
-            check_rank("--threads", threads)
+            check_positive_int("--threads", threads)
             torch.set_num_threads(threads)
         # With --json, everything meant for people goes to stderr; of several processes one speaks.
         main_process = processes().is_main_process

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lora_from_scratch.config import LARGEST, LoraConfig, LoraError, check_rank
+from lora_from_scratch.config import LARGEST, LoraConfig, LoraError, check_positive_int
 from lora_from_scratch.functional import lora_delta
 from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, install, prepare
 from lora_from_scratch.svd import truncated_svd
@@ -112,7 +112,7 @@ def combine_adapters(
         if not isinstance(weight, (int, float)) or not abs(weight) < LARGEST:
             raise LoraError(f"the weight of {other!r} must be a finite number, got {weight!r}")
     if r is not None:
-        check_rank("r", r)
+        check_positive_int("r", r)
     source = _head_source(parts, head)
     targets = dict.fromkeys(path for part in parts.values() for path in part.targets)
     factors, errors = {}, {}

@@ -65,7 +65,7 @@ class LoraConfig:
     vector_size: int | None = None
 
     def __post_init__(self):
-        check_rank("r", self.r)
+        check_positive_int("r", self.r)
         _check_alpha("alpha", self.alpha)
         _check_number("dropout", self.dropout)
         if not 0 <= self.dropout < 1:
@@ -78,7 +78,7 @@ class LoraConfig:
             self._set("modules_to_save", _names("modules_to_save", self.modules_to_save))
         if self.layers is not None:
             self._set("layers", _indices(self.layers))
-        for name, check in (("rank_pattern", check_rank), ("alpha_pattern", _check_alpha)):
+        for name, check in (("rank_pattern", check_positive_int), ("alpha_pattern", _check_alpha)):
             self._set(name, _patterns(name, getattr(self, name), check))
         for name in ("rslora", "dora"):
             if not isinstance(getattr(self, name), bool):
@@ -88,7 +88,7 @@ class LoraConfig:
         if self.dora and self.init not in ("kaiming", "gaussian"):
             raise LoraError(f"dora and init={self.init!r} cannot be combined")
         if self.init == "shared_vector":
-            check_rank("vector_size", self.vector_size)
+            check_positive_int("vector_size", self.vector_size)
         elif self.vector_size is not None:
             raise LoraError(f"vector_size is for init='shared_vector' alone, got it with init={self.init!r}")
 
@@ -115,7 +115,7 @@ def first_match(patterns: dict, module: str, default):
     return next((v for p, v in patterns.items() if pattern_matches(p, module)), default)
 
 
-def check_rank(name: str, value) -> None:
+def check_positive_int(name: str, value) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise LoraError(f"{name} must be a positive int, got {value!r}")
 

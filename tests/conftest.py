@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from lora_from_scratch.emotion import LABEL_NAMES, Split, TextData
+from lora_from_scratch import LoraConfig, add_lora
+from lora_from_scratch.emotion import LABEL_NAMES, Split, TextData, encoder_targets, load_classifier
 from scripts.browser import FLAGS, NAMES, chromium
 from tests.site import skip_unless_ci
 
@@ -33,6 +34,15 @@ def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
 @pytest.fixture
 def bert():
     return tiny_bert()
+
+
+@pytest.fixture
+def classifier(tiny_backbone):
+    """A small classifier with an adapter of rank 4 in all linears of its encoder."""
+    classifier = load_classifier(tiny_backbone)
+    torch.manual_seed(0)
+    add_lora(classifier.model, LoraConfig(4, 8, encoder_targets(classifier.model.backbone)))
+    return classifier
 
 
 @pytest.fixture

@@ -27,14 +27,6 @@ from tests.conftest import assert_unchanged, state_of
 EXACT = {"precision": "fp32", "batch_size": 16, "head_lr": None}
 
 
-@pytest.fixture
-def classifier(tiny_backbone):
-    classifier = load_classifier(tiny_backbone)
-    torch.manual_seed(0)
-    add_lora(classifier.model, LoraConfig(4, 8, encoder_targets(classifier.model.backbone)))
-    return classifier
-
-
 def test_training_learns_repeats_to_the_bit_and_leaves_the_base_alone(classifier, data, tiny_backbone):
     frozen = {n: p.clone() for n, p in classifier.model.named_parameters() if not p.requires_grad}
     history = finetune(classifier, data, TrainConfig(lr=2e-2, epochs=3, **EXACT))

@@ -52,21 +52,9 @@ SPEECH = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def classifier(tiny_backbone):
-    classifier = load_classifier(tiny_backbone)
+def two_on_a_linear():
     torch.manual_seed(0)
-    add_lora(classifier.model, LoraConfig(4, 8, encoder_targets(classifier.model.backbone)))
-    return classifier
-
-
-def linear():
-    return nn.Sequential(nn.Linear(4, 4))
-
-
-def two_adapters():
-    torch.manual_seed(0)
-    model = add_adapter(add_lora(linear(), ONE), "b", ONE)
+    model = add_adapter(add_lora(nn.Sequential(nn.Linear(4, 4)), ONE), "b", ONE)
     randomise(model, 1)
     return model
 
@@ -74,7 +62,7 @@ def two_adapters():
 def test_rows_of_a_compiled_model():
     """Compiled code does not look whether a module has hooks, by which rows get their adapters."""
     torch._dynamo.reset()
-    model, x = two_adapters(), torch.randn(2, 4)
+    model, x = two_on_a_linear(), torch.randn(2, 4)
     compiled = torch.compile(model, backend="eager")
     with disable_adapter(model):
         compiled(x)
@@ -85,7 +73,7 @@ def test_rows_of_a_compiled_model():
 
 def test_refused_rows_leave_compilation_as_it_was():
     torch._dynamo.reset()
-    model, graphs = merge(two_adapters()), []
+    model, graphs = merge(two_on_a_linear()), []
 
     def backend(graph, inputs):
         graphs.append(graph)
@@ -144,7 +132,7 @@ def test_running_statistics_are_in_no_file():
 
 
 def test_the_tensors_of_a_merged_model_fit_no_other():
-    merged, other = merge(two_adapters()), two_adapters()
+    merged, other = merge(two_on_a_linear()), two_on_a_linear()
     for model, tensors in ((other, merged.state_dict()), (merged, other.state_dict())):
         with pytest.raises(RuntimeError, match="unmerged_weight"):
             model.load_state_dict(tensors)
@@ -171,7 +159,7 @@ def test_dequantised_weights_are_of_the_models_type():
 
 
 def test_adapters_that_stayed_on_another_device_are_combined():
-    model = two_adapters()
+    model = two_on_a_linear()
     layer = model.lora.named["default"].modules["0"]
     layer.to("meta")
     layer.weight, layer.bias = model.lora.base["0"].weight, model.lora.base["0"].bias

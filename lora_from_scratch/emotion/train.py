@@ -124,6 +124,8 @@ def finetune(
         accelerator.print(shard_base(model, accelerator))
     else:
         model = accelerator.prepare(model)
+        # It also wraps the model's forward in autocast, for good: later runs would compute in 16 bits, too.
+        accelerator.unwrap_model(classifier.model, keep_fp32_wrapper=False)
     optimizer, loader = accelerator.prepare(optimizer, loader)
     if config.gradient_checkpointing:
         gradient_checkpointing(classifier.model.backbone, True)
@@ -180,7 +182,8 @@ def finetune(
             history.trained_since(started)
             epoch, seen = epoch + 1, 0
             window.clear()
-            metrics = evaluate(classifier, data.validation)
+            with accelerator.autocast():  # in what the run computes in
+                metrics = evaluate(classifier, data.validation)
             history.validation = metrics
             history.epochs.append({"epoch": epoch, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
             progress.note(
@@ -201,7 +204,6 @@ def finetune(
         raise
     finally:
         progress.close()
-        accelerator.unwrap_model(classifier.model, keep_fp32_wrapper=False)  # else it went on computing in 16 bits
         if config.gradient_checkpointing:
             gradient_checkpointing(classifier.model.backbone, False)
     return history
