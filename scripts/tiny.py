@@ -94,6 +94,8 @@ TRIES = {
     "r1-lr0.05": Run("vector", 1, 80, 5e-2, vector_size=1770, tunes=True),
     "r4-lr0.05": Run("vector", 4, 80, 5e-2, vector_size=1770, tunes=True),
     "r1-k40-lr0.02": Run("vector", 1, 40, 2e-2, vector_size=2010, tunes=True),
+    "r1-lr0.1": Run("vector", 1, 80, 0.1, vector_size=1770, tunes=True),
+    "r1-lr0.05-epochs-8": Run("vector", 1, 80, 5e-2, epochs=8, vector_size=1770, tunes=True),
 }
 VECTORS = {2256: (1770, 80), 5766: (5184, 96), 774: (576, 32), 16710: (14400, None)}  # likewise: (numbers in the vector, k)
 
