@@ -55,8 +55,9 @@ class Run:
 
     Args:
         method: "xs" (LoRA-XS on W's singular vectors), "data" (LoRA-XS on bases from
-            unlabelled texts) or "vector" (one shared vector).
-        r: rank in each of the 36 linears of the encoder.
+            unlabelled texts), "vector" (one shared vector), all three in the 36 linears of the
+            encoder, or "lora" (plain LoRA in query and value of the last block alone).
+        r: rank in each of them.
         k: frozen directions under the head; None: a linear head on all features.
         lr, head_lr, epochs, steps, batch_size: as in ``TrainConfig``; ``steps`` ends a run early.
         vector_size: numbers in the shared vector.
@@ -76,7 +77,7 @@ class Run:
     tunes: bool = False
 
 
-INITS = {"xs": "lora_xs", "data": "lora_xs", "vector": "shared_vector"}
+INITS = {"xs": "lora_xs", "data": "lora_xs", "vector": "shared_vector", "lora": "kaiming"}
 
 
 # What is tried within 2,256 numbers, and the rates tried.
@@ -98,8 +99,11 @@ TRIES = {
     "vector-2256-r1-lr0.1": Run("vector", 1, 80, 0.1, vector_size=1770),
     "vector-2256-r1-lr0.05-epochs-8": Run("vector", 1, 80, 5e-2, epochs=8, vector_size=1770),
     "vector-2256-r1-lr0.02": Run("vector", 1, 80, 2e-2, vector_size=1770),
+    "xs-2250-lr0.005": Run("xs", 7, 80, 5e-3),
     "xs-2250-lr0.01": Run("xs", 7, 80, 1e-2),
     "xs-2250-lr0.05": Run("xs", 7, 80, 5e-2),
+    "lora-2022-lr0.005": Run("lora", 1, 80, 5e-3),
+    "lora-2022-lr0.02": Run("lora", 1, 80, 2e-2),
 }
 VECTORS = {2256: (1770, 80), 5766: (5184, 96), 774: (576, 32), 16710: (14400, None)}  # likewise: (numbers in the vector, k)
 
@@ -142,7 +146,8 @@ def build(run: Run) -> TextClassifier:
     if run.k:
         use_projected_head(classifier.model, frozen()[0], run.k)
     torch.manual_seed(run.seed)
-    config = LoraConfig(run.r, run.r, "all-linear", init=INITS[run.method], vector_size=run.vector_size)  # s = 1
+    targets, layers = (("query", "value"), (5,)) if run.method == "lora" else ("all-linear", None)
+    config = LoraConfig(run.r, run.r, targets, layers=layers, init=INITS[run.method], vector_size=run.vector_size)  # s = 1
     choose_trained(classifier.model, "lora", config)
     if run.method == "data":
         use_bases(classifier.model, frozen()[1])

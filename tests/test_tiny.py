@@ -4,7 +4,7 @@ from scripts.tiny import SIZES, runs
 
 
 def trained(run):
-    linears = run.vector_size if run.method == "vector" else 36 * run.r**2
+    linears = {"vector": run.vector_size, "lora": 4 * 384 * run.r}.get(run.method, 36 * run.r**2)
     return linears + (6 * run.k + 6 if run.k else 2310)
 
 
