@@ -101,6 +101,7 @@ TRIES = {
     "vector-2256-r1-lr0.02": Run("vector", 1, 80, 2e-2, vector_size=1770),
     "xs-2250-lr0.005": Run("xs", 7, 80, 5e-3),
     "xs-2250-lr0.01": Run("xs", 7, 80, 1e-2),
+    "xs-2250-lr0.02": Run("xs", 7, 80, 2e-2),
     "xs-2250-lr0.05": Run("xs", 7, 80, 5e-2),
     "lora-2022-lr0.005": Run("lora", 1, 80, 5e-3),
     "lora-2022-lr0.02": Run("lora", 1, 80, 2e-2),
