@@ -98,6 +98,7 @@ TRIES = {
     "vector-2256-r1-k40-lr0.02": Run("vector", 1, 40, 2e-2, vector_size=2010),
     "vector-2256-r1-lr0.1": Run("vector", 1, 80, 0.1, vector_size=1770),
     "vector-2256-r1-lr0.05-epochs-8": Run("vector", 1, 80, 5e-2, epochs=8, vector_size=1770),
+    "vector-2256-r1-lr0.02-epochs-8": Run("vector", 1, 80, 2e-2, epochs=8, vector_size=1770),
     "vector-2256-r1-lr0.02": Run("vector", 1, 80, 2e-2, vector_size=1770),
     "xs-2250-lr0.005": Run("xs", 7, 80, 5e-3),
     "xs-2250-lr0.01": Run("xs", 7, 80, 1e-2),
