@@ -156,7 +156,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         failure, history = error, error.history
     memory = {"imports": imports, "peak": peak_memory()}
     validation = history.validation
-    good = failure is None or validation is not None and not validation.collapsed
+    good = history.good_epoch > 0  # what the model is now, whatever came later
     if good:  # with the base in shares, predicting takes every process
         test = None if args.no_test else evaluate(classifier, data.test)
         spectra = update_spectra(classifier, data.validation) if args.spectra else None
@@ -172,7 +172,8 @@ def run_finetune(args: argparse.Namespace) -> dict:
         write_json(out / RECORD, record)
         checkpoint.path.unlink(missing_ok=True)  # last: until here a killed run can go on
     if failure:
-        raise LoraError(f"{failure}. What was measured until then: {out / RECORD}")
+        kept = f". Saved as of epoch {history.good_epoch}: {out}" if good else ""
+        raise LoraError(f"{failure}{kept}. What was measured until then: {out / RECORD}")
     assert validation is not None  # no failure: an epoch ended well
     print(f"Validation: {in_words(validation)}")
     if test:

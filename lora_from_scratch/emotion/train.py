@@ -53,6 +53,7 @@ class History:
     processes: int = 1
     steps: list[dict] = field(default_factory=list)  # step, loss, accuracy, lr
     epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
+    good_epoch: int = 0  # the last whose predictions had not collapsed; 0: none yet
     validation: Metrics | None = None
     train_seconds: float = 0.0
     cpu_seconds: float = 0.0  # of this process's threads: a busy machine lengthens it far less
@@ -196,7 +197,7 @@ def finetune(
                 if step == total:
                     raise TrainingFailed(collapse, config.lr)
             else:
-                good = _trained_state(classifier.model)
+                good, history.good_epoch = _trained_state(classifier.model), epoch
             save()
     except TrainingFailed as failure:
         failure.history = history
