@@ -142,7 +142,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
 
     data, classifier, report = _prepare(args)
     if args.resume and done and not begun:
-        return _finished(out, run_settings(classifier, data, train))
+        return _finished(out, run_settings(classifier, data, train), args.no_test)
     if everyone.is_main_process:
         for path in torn:
             shutil.rmtree(path, ignore_errors=True)
@@ -233,12 +233,14 @@ def _prepare(args: argparse.Namespace):
     return data, classifier, report
 
 
-def _finished(out: Path, settings: dict) -> dict:
+def _finished(out: Path, settings: dict, no_test: bool) -> dict:
     """The record of the run that ended in ``out``, if it is the one that is wished for."""
     record = read_json(out / RECORD)
     check_settings(out / RECORD, settings, record)
     if record["failure"]:
         raise LoraError(f"the run in {out} is complete, and failed: {record['failure']}")
+    if record["test"] is None and not no_test:
+        raise LoraError(f"the run in {out} is complete, with --no-test: for test's score, evaluate {out} --split test")
     print(f"The run in {out} is complete: nothing to do")
     return record
 
