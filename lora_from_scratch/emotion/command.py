@@ -66,6 +66,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-steps", type=int, help="stop after so many steps (default: all epochs)")
     sub.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of all but the head")
     sub.add_argument("--head-lr", type=float, default=recipe.head_lr, help="peak learning rate of the head")
+    sub.add_argument("--head-first", action="store_true", help="fit the head to the frozen features before the rest trains")
     sub.add_argument("--batch-size", type=int, default=recipe.batch_size, help="rows a step")
     sub.add_argument("--clip", type=float, default=recipe.clip, help="largest norm of the gradient, 0: no limit")
     sub.add_argument("--beta2", type=float, default=recipe.beta2, help="AdamW's decay of its mean squared gradient")
@@ -114,6 +115,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         clip=args.clip or None,
         beta2=args.beta2,
         b_ratio=args.b_ratio,
+        head_first=args.head_first,
         precision=args.precision,
         max_steps=args.max_steps,
         accumulate=args.accumulate,
