@@ -21,7 +21,7 @@ from benchmarks import RESULTS, real_data, write_record
 from lora_from_scratch.emotion.precision import fastest_precision
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3 --epochs 3 --no-test --checkpoint-every 0"
+RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3 --epochs 2 --max-steps 1500 --no-test --checkpoint-every 0"
 EPOCH = re.compile(r"epoch (\d+): validation accuracy (0\.\d+)")
 
 

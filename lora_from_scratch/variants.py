@@ -122,7 +122,8 @@ class LoRAXSLinear(LoRALinear):
     """``y = W x + b + s B R A x`` with frozen A and B, of which only R [r, r] trains.
 
     ``A`` = the top r right singular vectors of W, ``B`` = the left ones times their
-    singular values. R starts at zero. (Bałazy et al. 2024, arXiv:2405.17604, equation 4.)
+    singular values. R starts at zero. (Bałazy et al. 2024, arXiv:2405.17604, equation 4;
+    in the authors' code the singular values stand in A, and R starts at tiny random numbers.)
     """
 
     lora_A: Tensor  # type: ignore[assignment]  # a constant here, no Factor

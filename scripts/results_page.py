@@ -15,7 +15,7 @@ INTRODUCTION = """\
 # Results
 
 Every figure on this page is worked out from the run records in `results/` by `make tables`, and a
-test holds the page to them; `make results` makes the records again. Accuracies and shares are in
+test holds the page to them; [their making](making.md) says how to make the records again. Accuracies and shares are in
 percent, differences in percentage points. A value is the mean over seeds; in square brackets stands
 the interval that holds 95 in 100 bootstrap draws of rows and seeds. Test was read once, at the end of each run; what
 was chosen was chosen on validation.
@@ -137,7 +137,7 @@ def settings(names: list[str], groups: dict, rows, failed: str) -> str:
     ]  # fmt: skip
     used = dict.fromkeys(map(family, names))
     keys = "\n".join(f"- `{f}`: {FAMILIES[f]};" for f in used)
-    note = "`r`: rank, `s`: scaling. Peak memory is what a process held above its imports, in training."
+    note = "`r`: rank, `s`: scaling. Peak memory is what a process held above its imports, in training. The runs in bf16 that show over 1,000 MB are from before batches were padded to multiples of 8 tokens there: today's hold less than half as much."
     return f"### Settings\n\n{table(head, lines)}\n\n{keys}\n\n{note}{failed}"
 
 

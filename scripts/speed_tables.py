@@ -46,8 +46,9 @@ def step(record: dict) -> str:
     sizes = record["batch"]
     first = next(iter(sizes.values()))
     lines = [[name, *(_spread(sizes[size][name]) for size in sizes)] for name in first]
-    making = [f"{row['seconds_to_compile']:.0f}" for rows in sizes.values() for row in rows.values() if "seconds_to_compile" in row]
-    note = f" torch.compile took {', '.join(making)} seconds before, for each network that it made." if making else ""
+    # The second batch size takes what was made for the first.
+    making = [f"{row['seconds_to_compile']:.0f} s for `{name}`" for name, row in first.items() if "seconds_to_compile" in row]
+    note = f" torch.compile took {', '.join(making)} before, once a process." if making else ""
     return (
         "### One step beside its floor\n\nThe floor is the frozen network's forward pass and the gradient of its activations, in float32. "
         f"All adapt the six linears of every block of MiniLM at rank {record['settings']['rank']}.\n\n"
@@ -60,15 +61,13 @@ def epoch(record: dict) -> str:
     results, how, rows = record["results"], record["contenders"], record["settings"]["rows"]
     few = rows < EVERY_ROW
     base = results["peft"]
-    lost = [f"`{name}`" for name, row in results.items() if row["accuracy"] is not None and row["accuracy"] < LEARNT]
+    lost = [f"`{name}`" for name, row in results.items() if row["accuracy"] < LEARNT]
     note = f" {', '.join(lost)} has not learnt: its time is that of the work, not of a result." if lost else ""
-    withdrawn = {name: row["accuracy_withdrawn"] for name, row in results.items() if row["accuracy"] is None}
-    note += "".join(f" The accuracy of `{name}` is withdrawn: {why}." for name, why in withdrawn.items())
     what = "The start of an epoch, the slow contenders too," if few else "An epoch"
     lines = [
         [
             f"`{name}`", how[name]["batch"], f"{row['seconds'] / base['seconds']:.2f}",
-            f"{row['memory'] / 1e6:.0f}", "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f}",
+            f"{row['memory'] / 1e6:.0f}", f"{100 * row['accuracy']:.2f}",
         ]
         for name, row in results.items()
     ]  # fmt: skip

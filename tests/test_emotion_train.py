@@ -1,5 +1,6 @@
 """The case study on a tiny backbone: training, failing well, saving, loading, the command line."""
 
+import itertools
 import json
 from importlib.util import find_spec
 
@@ -16,9 +17,10 @@ from lora_from_scratch.emotion import (
     load_classifier,
     load_finetuned,
     save_finetuned,
+    train,
 )
 from lora_from_scratch.emotion.command import VARIANTS
-from lora_from_scratch.emotion.evaluate import predict_logits, score
+from lora_from_scratch.emotion.evaluate import evaluate, predict_logits, score
 from lora_from_scratch.emotion.methods import choose_trained
 from lora_from_scratch.emotion.recipe import parameter_groups, rate_share
 from scripts.plain_loop import steps_of
@@ -207,6 +209,23 @@ def test_a_collapsed_run_exits_with_the_reason_and_keeps_its_record(tiny_backbon
     assert "every validation row is called" in capsys.readouterr().err
     assert [path.name for path in (folder / "run").iterdir()] == ["record.json"]
     assert json.loads((folder / "run" / "record.json").read_text())["failure"]
+
+
+def test_a_run_that_collapses_late_keeps_its_last_good_epoch(tiny_backbone, data, folder, capsys, monkeypatch):
+    shown = itertools.count(1)
+
+    def collapsing(classifier, split):  # in the second of two epochs
+        found = evaluate(classifier, split)
+        return found if next(shown) == 1 else score(split.labels, [0] * len(split), classifier.label_names)
+
+    monkeypatch.setattr(train, "evaluate", collapsing)
+    words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--epochs", "2",
+             "--precision", "fp32", "--out", str(folder / "run")]  # fmt: skip
+    assert main(words) == 1
+    assert "Saved as of epoch 1" in capsys.readouterr().err
+    record = json.loads((folder / "run" / "record.json").read_text())
+    assert record["failure"]
+    assert record["test"]["predictions"] == evaluate(load_finetuned(folder / "run"), data.test).predictions
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,10 @@ def test_the_command_line_of_resuming(copy, words, capsys):
     (copy / "record.json").write_text(json.dumps(record | {"failure": "the loss became nan"}))
     assert main([*words, str(copy), "--resume"]) == 1
     assert "is complete, and failed: the loss became nan" in capsys.readouterr().err
+    (copy / "record.json").write_text(json.dumps(record | {"test": None}))
+    assert main([*words, str(copy), "--resume", "--no-test"]) == 0
+    assert main([*words, str(copy), "--resume"]) == 1
+    assert f"is complete, with --no-test: for test's score, evaluate {copy} --split test" in capsys.readouterr().err
 
 
 def test_resume_takes_no_foreign_folder_and_no_file(words, tmp_path, capsys):

@@ -61,11 +61,14 @@ _BERT = {
     "all-linear": ("query", "key", "value", "intermediate.dense", "output.dense"),
 }
 TARGETS = {
-    "bert": _BERT,
-    "roberta": _BERT,
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
     "distilbert": {
         "attention": ("q_lin", "k_lin", "v_lin", "out_lin"),
         "all-linear": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    },
+    "deberta-v2": {
+        "attention": ("query_proj", "key_proj", "value_proj", "attention.output.dense"),
+        "all-linear": ("query_proj", "key_proj", "value_proj", "intermediate.dense", "output.dense"),
     },
 }
 
@@ -200,7 +203,7 @@ def _with_weights(folder: Path) -> Path:
 
 def _without_pooler(config) -> dict:
     # Mean pooling never uses it. DistilBERT has none and knows no such argument.
-    return {"add_pooling_layer": False} if config.model_type in ("bert", "roberta") else {}
+    return {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta", "camembert") else {}
 
 
 def _first_line(error: Exception) -> str:

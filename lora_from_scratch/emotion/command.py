@@ -66,6 +66,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-steps", type=int, help="stop after so many steps (default: all epochs)")
     sub.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of all but the head")
     sub.add_argument("--head-lr", type=float, default=recipe.head_lr, help="peak learning rate of the head")
+    sub.add_argument("--head-first", action="store_true", help="fit the head to the frozen features before the rest trains")
     sub.add_argument("--batch-size", type=int, default=recipe.batch_size, help="rows a step")
     sub.add_argument("--clip", type=float, default=recipe.clip, help="largest norm of the gradient, 0: no limit")
     sub.add_argument("--beta2", type=float, default=recipe.beta2, help="AdamW's decay of its mean squared gradient")
@@ -114,6 +115,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         clip=args.clip or None,
         beta2=args.beta2,
         b_ratio=args.b_ratio,
+        head_first=args.head_first,
         precision=args.precision,
         max_steps=args.max_steps,
         accumulate=args.accumulate,
@@ -142,7 +144,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
 
     data, classifier, report = _prepare(args)
     if args.resume and done and not begun:
-        return _finished(out, run_settings(classifier, data, train))
+        return _finished(out, run_settings(classifier, data, train), args.no_test)
     if everyone.is_main_process:
         for path in torn:
             shutil.rmtree(path, ignore_errors=True)
@@ -156,7 +158,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         failure, history = error, error.history
     memory = {"imports": imports, "peak": peak_memory()}
     validation = history.validation
-    good = failure is None or validation is not None and not validation.collapsed
+    good = history.good_epoch > 0  # what the model is now, whatever came later
     if good:  # with the base in shares, predicting takes every process
         test = None if args.no_test else evaluate(classifier, data.test)
         spectra = update_spectra(classifier, data.validation) if args.spectra else None
@@ -172,7 +174,8 @@ def run_finetune(args: argparse.Namespace) -> dict:
         write_json(out / RECORD, record)
         checkpoint.path.unlink(missing_ok=True)  # last: until here a killed run can go on
     if failure:
-        raise LoraError(f"{failure}. What was measured until then: {out / RECORD}")
+        kept = f". Saved as of epoch {history.good_epoch}: {out}" if good else ""
+        raise LoraError(f"{failure}{kept}. What was measured until then: {out / RECORD}")
     assert validation is not None  # no failure: an epoch ended well
     print(f"Validation: {in_words(validation)}")
     if test:
@@ -232,12 +235,14 @@ def _prepare(args: argparse.Namespace):
     return data, classifier, report
 
 
-def _finished(out: Path, settings: dict) -> dict:
+def _finished(out: Path, settings: dict, no_test: bool) -> dict:
     """The record of the run that ended in ``out``, if it is the one that is wished for."""
     record = read_json(out / RECORD)
     check_settings(out / RECORD, settings, record)
     if record["failure"]:
         raise LoraError(f"the run in {out} is complete, and failed: {record['failure']}")
+    if record["test"] is None and not no_test:
+        raise LoraError(f"the run in {out} is complete, with --no-test: for test's score, evaluate {out} --split test")
     print(f"The run in {out} is complete: nothing to do")
     return record
 

@@ -28,6 +28,7 @@ class TrainConfig:
         weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
         b_ratio: learning rate of every B as a multiple of ``lr``; 1 is LoRA, above it LoRA+
             (Hayou et al. 2024, arXiv:2402.12354).
+        head_first: fit the head to the frozen features before the first step (``fit_head``).
         seed: of the order of the rows and of dropout.
         precision: "auto" takes bf16 or fp16 only where the hardware is fast at it;
             or "fp32", "bf16", "fp16".
@@ -49,6 +50,7 @@ class TrainConfig:
     beta2: float = 0.98
     weight_decay: float = 0.0
     b_ratio: float = 1.0
+    head_first: bool = False
     seed: int = 0
     precision: str = "auto"
     max_steps: int | None = None

@@ -71,7 +71,7 @@ def check_settings(path: Path, settings: dict, saved: dict) -> None:
         LoraError: a setting differs from the saved one; every such setting is named,
             with both values. The data's source may differ where its rows do not.
     """
-    later = {"train.b_ratio": 1.0, "lora.vector_size": None, "quantize": None}  # no choice when older runs were saved
+    later = {"train.b_ratio": 1.0, "train.head_first": False, "lora.vector_size": None, "quantize": None}  # no choice when older runs were saved
     here, there = dict(_flat(json.loads(json.dumps(settings)))), later | dict(_flat(saved))
     if here["data.fingerprint"] == there.get("data.fingerprint"):
         here["data.source"] = there.get("data.source")

@@ -17,6 +17,7 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.emotion.batches import LengthBuckets, tokenise, train_loader
 from lora_from_scratch.emotion.data import TextData
 from lora_from_scratch.emotion.evaluate import Metrics, check_labels, evaluate
+from lora_from_scratch.emotion.head_first import fit_head
 from lora_from_scratch.emotion.model import TextClassifier
 from lora_from_scratch.emotion.parallel import (
     average_gradients,
@@ -53,6 +54,7 @@ class History:
     processes: int = 1
     steps: list[dict] = field(default_factory=list)  # step, loss, accuracy, lr
     epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
+    good_epoch: int = 0  # the last whose predictions had not collapsed; 0: none yet
     validation: Metrics | None = None
     train_seconds: float = 0.0
     cpu_seconds: float = 0.0  # of this process's threads: a busy machine lengthens it far less
@@ -88,7 +90,7 @@ def finetune(
             row gets the same label (after an earlier epoch that is only said: a run may
             recover). The model is then as it was after its last good epoch, or at the
             start, and ``.history`` tells how far it came.
-        LoraError: nothing in the model trains, the data's labels are not the classifier's,
+        LoraError: nothing in the model trains, the data's labels are not the classifier's, the head cannot be fitted first,
             the batch cannot be shared out, the base cannot (``shard_base``), or the
             checkpoint cannot be gone on from or written (``Keeper``).
     """
@@ -152,7 +154,13 @@ def finetune(
         progress.note(note)
     if step:
         history.resumed_at.append(step)
-    else:  # at once: a folder that cannot be written shows now, not after hours
+    else:
+        if config.head_first:
+            started = _clocks()
+            progress.note(f"head first: it gets {fit_head(classifier, data.train):.4f} of the training rows right")
+            good = _trained_state(classifier.model)
+            history.trained_since(started)
+        # At once: a folder that cannot be written shows now, not after hours.
         save()
     try:
         while step < total:
@@ -196,7 +204,7 @@ def finetune(
                 if step == total:
                     raise TrainingFailed(collapse, config.lr)
             else:
-                good = _trained_state(classifier.model)
+                good, history.good_epoch = _trained_state(classifier.model), epoch
             save()
     except TrainingFailed as failure:
         failure.history = history
