@@ -34,6 +34,7 @@ FAMILIES = {
     "epochs-3": "LoRA on all six linears for three epochs, where the others train for one",
     "epochs-5": "the same for five epochs, with the encoder's dropout on",
     "batch-8": "all six linears for one epoch in batches of 8, at a larger scaling and a rate of its own for the head",
+    "head-first": "the same, the head fitted to the frozen features before",
     "variant": "variants of LoRA on all six linears at rank 8, each at the best of its rates",
     "fp32": "all six linears in float32, where the others train in bf16; batch 8 where it says so",
     "alpha": "one rate for every rank, and three rules for s: `alpha` 2, `alpha-r` 16/r, `alpha-sqrt-r` 2 sqrt(8/r)",

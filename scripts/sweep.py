@@ -46,6 +46,7 @@ TUNED = {
     "epochs-3-r8": ("--rank 8 --scaling 2 --epochs 3", LORA_RATES[:3]),
     # More steps: of smaller batches; and of more epochs, with the encoder's own dropout against learning by heart.
     "batch-8-r8": ("--batch-size 8 --rank 8 --scaling 8 --head-lr 2e-3", ("2e-4", "5e-4", "1e-3")),
+    "head-first-r8": ("--batch-size 8 --rank 8 --scaling 8 --head-lr 2e-3 --head-first", ("2e-4", "5e-4", "1e-3")),
     "epochs-5-r8": ("--rank 8 --scaling 2 --epochs 5 --base-dropout 0.1", ("5e-4", "1e-3")),
 }
 # Chapter 14's: rank 8 on all linears like all-linear-r8, each in its authors' convention of scaling,
@@ -90,7 +91,7 @@ def runs() -> dict[str, str]:
             flags = f"{COMMON} --targets attention --rank {rank} --scaling 2 --lr 1e-4 --head-lr 1e-4 --seed {seed}"
             found[f"public-rate-r{rank}-seed{seed}"] = flags
             found[f"public-r{rank}-seed{seed}"] = f"{flags} --method lora-unfrozen --base-dropout 0.1"
-        for name in ("reinit-r8", "reinit-full", "epochs-3-r8", "batch-8-r8", "epochs-5-r8", *(f"variant-{v}" for v in VARIANTS)):
+        for name in ("reinit-r8", "reinit-full", "epochs-3-r8", "batch-8-r8", "head-first-r8", "epochs-5-r8", *(f"variant-{v}" for v in VARIANTS)):
             found[f"{name}-seed{seed}"] = _run(TUNED[name][0], best[name], seed)
         for rank in (1, 4, 16):
             rate = _best(f"random-r{rank}", LORA_RATES[1:])
