@@ -122,8 +122,9 @@ def runs() -> dict[str, Run]:
         found[f"data-2250-seed{seed}"] = Run("data", 7, 80, 2e-2, seed=seed)
         for numbers, (size, k) in VECTORS.items():
             found[f"vector-{numbers}-seed{seed}"] = Run("vector", 1, k, 2e-2, vector_size=size, seed=seed)
-        # What the best try needs: more epochs.
+        # The best tries of more epochs, and of plain LoRA in one block.
         found[f"vector-2256-epochs-8-seed{seed}"] = replace(TRIES["vector-2256-r1-lr0.05-epochs-8"], seed=seed)
+        found[f"lora-2022-seed{seed}"] = replace(TRIES["lora-2022-lr0.005"], seed=seed)
     return found
 
 
