@@ -157,7 +157,9 @@ def finetune(
     else:
         if config.head_first:
             started = _clocks()
-            progress.note(f"head first: it gets {fit_head(classifier, data.train):.4f} of the training rows right")
+            with accelerator.autocast():  # in what the run computes in
+                right = fit_head(classifier, data.train)
+            progress.note(f"head first: it gets {right:.4f} of the training rows right")
             good = _trained_state(classifier.model)
             history.trained_since(started)
         # At once: a folder that cannot be written shows now, not after hours.
