@@ -32,7 +32,6 @@ FAMILIES = {
     "public": "the public experiment as published: all but the adapted weights trains",
     "reinit": "the encoder re-initialised: no pre-training",
     "epochs-3": "LoRA on all six linears for three epochs, where the others train for one",
-    "epochs-5": "the same for five epochs, with the encoder's dropout on",
     "batch-8": "all six linears for one epoch in batches of 8, at a larger scaling and a rate of its own for the head",
     "head-first": "the same, the head fitted to the frozen features before",
     "variant": "variants of LoRA on all six linears at rank 8, each at the best of its rates",
