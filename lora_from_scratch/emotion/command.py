@@ -158,7 +158,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         failure, history = error, error.history
     memory = {"imports": imports, "peak": peak_memory()}
     validation = history.validation
-    good = history.good_epoch > 0  # what the model is now, whatever came later
+    good = failure is None or history.good_epoch > 0  # what the model is now, whatever came later
     if good:  # with the base in shares, predicting takes every process
         test = None if args.no_test else evaluate(classifier, data.test)
         spectra = update_spectra(classifier, data.validation) if args.spectra else None

@@ -17,15 +17,17 @@ def fit_head(classifier: TextClassifier, split: Split) -> float:
 
     Multinomial logistic regression: minimises ``sum_i -log softmax(C f_i + c)[label_i] +
     |C|^2 / 2`` with features f_i [width], C [labels, width], c [labels]; scikit-learn's, by
-    L-BFGS. A head that starts at random pulls the features about before it has learnt to read
+    L-BFGS. (Of two labels the first one's row of C is 0.) A head that starts at random pulls the features about before it has learnt to read
     them; one that is fitted first does not (Kumar et al. 2022, arXiv:2202.10054).
 
     Raises:
-        LoraError: the head is no linear on the features, or a label has no row.
+        LoraError: the head is no linear on the features or does not train, or a label has no row.
     """
     head = classifier.model.classifier
     if type(head) is not nn.Linear:
         raise LoraError(f"head_first is for a linear head on the features, and this one is a {type(head).__name__}")
+    if not head.weight.requires_grad:
+        raise LoraError("head_first would change a head that does not train, and no file would hold it: let it train")
     absent = [name for k, name in enumerate(classifier.label_names) if k not in split.labels]
     if absent:
         raise LoraError(f"head_first needs a training row of every label; none has {', '.join(absent)}")
@@ -37,4 +39,3 @@ def fit_head(classifier: TextClassifier, split: Split) -> float:
     for tensor, values in ((head.weight, rows), (head.bias, bias)):
         tensor.copy_(broadcast(values.to(tensor)))  # one process's in all: machines may round differently
     return float(fitted.score(features, split.labels))
-
