@@ -76,7 +76,12 @@ class Run:
     tunes: bool = False
 
 
-INITS = {"xs": "lora_xs", "data": "lora_xs", "vector": "shared_vector", "lora": "kaiming"}
+METHODS: dict[str, dict] = {
+    "xs": {"init": "lora_xs"},
+    "data": {"init": "lora_xs"},
+    "vector": {"init": "shared_vector"},
+    "lora": {"target_modules": ("query", "value"), "layers": (5,)},
+}
 
 
 # What is tried within 2,256 numbers, and the rates tried.
@@ -148,8 +153,8 @@ def build(run: Run) -> TextClassifier:
     if run.k:
         use_projected_head(classifier.model, frozen()[0], run.k)
     torch.manual_seed(run.seed)
-    targets, layers = (("query", "value"), (5,)) if run.method == "lora" else ("all-linear", None)
-    config = LoraConfig(run.r, run.r, targets, layers=layers, init=INITS[run.method], vector_size=run.vector_size)  # s = 1
+    fields = {"target_modules": "all-linear"} | METHODS[run.method]
+    config = LoraConfig(run.r, run.r, vector_size=run.vector_size, **fields)  # s = 1
     choose_trained(classifier.model, "lora", config)
     if run.method == "data":
         use_bases(classifier.model, frozen()[1])
