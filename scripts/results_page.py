@@ -9,7 +9,7 @@ from statistics import mean
 from lora_from_scratch.emotion.claims import audit_claims
 from lora_from_scratch.emotion.compare import accuracy, estimate, macro_f1, missed, read_row_facts
 from scripts.markdown import table
-from scripts.speed_tables import speed
+from scripts.speed_tables import cpu, speed
 
 INTRODUCTION = """\
 # Results
@@ -91,7 +91,7 @@ def parts(folder: Path, facts: Path) -> list[str]:
         found += [settings(names, tested, rows, failures(groups)), missed_table(names, tested, rows), differences(names, tested, rows)]
     if RANDOM in {name.partition("-")[0] for name in groups}:
         found.append(random_labels(groups))
-    return [*found, rates(folder), machines([run for runs in groups.values() for run in runs])]
+    return [*found, rates(folder), machines(groups)]
 
 
 def _rank(run: dict) -> int:
@@ -124,12 +124,13 @@ def settings(names: list[str], groups: dict, rows, failed: str) -> str:
         first, score = runs[0], partial(estimate, runs, rows)
         validation = [100 * run["validation"]["accuracy"] for run in runs]
         rate = first["train"]["lr"] if first["method"] != "head" else first["train"]["head_lr"]
+        alike = len(set(map(machine, runs))) == 1
+        peak, seconds = mean(run["memory"]["peak"] - run["memory"]["imports"] for run in runs), mean(run["history"]["cpu_seconds"] for run in runs)
         lines.append([
             f"`{name}`", len(runs), f"{rate:g}", f"{first['parameters']['trainable']:,}",
             f"{first['parameters']['trainable_without_head']:,}", f"{mean(validation):.2f}", score(accuracy),
             f"{100 * score(accuracy, without_leaks=True).mean:.2f}", score(macro_f1),
-            f"{mean(run['memory']['peak'] - run['memory']['imports'] for run in runs) / 1e6:.0f}",
-            f"{first['parameters']['bytes'] / 1e3:,.0f}", f"{mean(run['history']['cpu_seconds'] for run in runs):.0f}",
+            f"{peak / 1e6:.0f}" if alike else "-", f"{first['parameters']['bytes'] / 1e3:,.0f}", f"{seconds:.0f}" if alike else "-",
         ])  # fmt: skip
     head = [
         "setting", "seeds", "learning rate", "numbers trained", "without the head", "validation accuracy", *SCORES[:1],
@@ -137,7 +138,7 @@ def settings(names: list[str], groups: dict, rows, failed: str) -> str:
     ]  # fmt: skip
     used = dict.fromkeys(map(family, names))
     keys = "\n".join(f"- `{f}`: {FAMILIES[f]};" for f in used)
-    note = "`r`: rank, `s`: scaling. Peak memory is what a process held above its imports, in training. The runs in bf16 that show over 1,000 MB are from before batches were padded to multiples of 8 tokens there: today's hold less than half as much."
+    note = "`r`: rank, `s`: scaling. Peak memory is what a process held above its imports, in training; of seeds on different machines neither it nor seconds are given. The runs in bf16 that show over 1,000 MB are from before batches were padded to multiples of 8 tokens there; the newer ones hold about half as much."
     return f"### Settings\n\n{table(head, lines)}\n\n{keys}\n\n{note}{failed}"
 
 
@@ -183,10 +184,17 @@ def rates(folder: Path) -> str:
     return f"### Learning rates tried\n\nValidation accuracy, seed 0.\n\n{table(['setting', *(f'{rate:g}' for rate in every)], lines)}"
 
 
-def machines(runs: list[dict]) -> str:
-    kinds = sorted({
-        f"{run['environment']['gpu'] or run['environment']['processor']}, {run['history']['precision']}, "
-        f"{run['environment']['threads']} thread(s), torch {run['environment']['libraries']['torch']}"
-        for run in runs
-    })  # fmt: skip
-    return f"The settings' runs were made on {'; '.join(kinds) or 'nothing yet'}. Learning rates were tried on the machine that their records name."
+def machine(run: dict) -> str:
+    at = run["environment"]
+    return f"{at['gpu'] or cpu(at)}, {run['history']['precision']}, {at['threads']} thread(s), torch {at['libraries']['torch']}"
+
+
+def machines(groups: dict) -> str:
+    """What the runs were made on: which settings where, and in one word those of the machine that made most."""
+    made = defaultdict(list)
+    for name, runs in sorted(groups.items()):
+        for kind in sorted(set(map(machine, runs))):
+            made[kind].append(f"`{name}`" if len(set(map(machine, runs))) == 1 else f"`{name}` in part")
+    most = max(made, key=lambda kind: len(made[kind]), default="nothing yet")
+    others = "".join(f" On {kind}: {', '.join(names)}." for kind, names in made.items() if kind != most)
+    return f"The settings' runs were made on {most}{', but for these.' if others else '.'}{others} Learning rates were tried on the machine that their records name."

@@ -28,9 +28,13 @@ def _made(record: dict) -> str:
     at, settings = record["environment"], record.get("settings", {})
     threads = settings.get("threads", at["threads"])
     peft = f", peft {record['peft']}" if "peft" in record else ""
-    cpu = at["processor"] + (f" ({at['instructions']})" if "instructions" in at else "")  # older records do not say
-    where = at["gpu"] if _on_gpu(record) else f"{cpu}, {threads} thread(s)"
+    where = at["gpu"] if _on_gpu(record) else f"{cpu(at)}, {threads} thread(s)"
     return f"`{record['command']}`, on {where}, torch {at['libraries']['torch']}{peft}."
+
+
+def cpu(environment: dict) -> str:
+    instructions = environment.get("instructions")  # older records do not say
+    return environment["processor"] + (f" ({instructions})" if instructions else "")
 
 
 def _on_gpu(record: dict) -> bool:

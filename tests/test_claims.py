@@ -96,6 +96,20 @@ def test_the_page_changes_with_a_record(results):
     assert changed and all(line.startswith("| `head` |") for line in changed)
 
 
+def test_what_two_machines_cost_is_not_averaged_and_said(results):
+    assert "made on an abacus, fp32, 1 thread(s), torch 2.13.0. Learning" in page(results)
+    path = results / "sweep" / "minilm" / "head-seed1.json"
+    changed = json.loads(path.read_text())
+    changed["environment"]["instructions"] = "beads"
+    path.write_text(json.dumps(changed))
+    shown = page(results)
+    assert "but for these. On an abacus (beads), fp32, 1 thread(s), torch 2.13.0: `head` in part." in shown
+    (head,) = [line for line in shown.splitlines() if line.startswith("| `head` | 2 |")]
+    (other,) = [line for line in shown.splitlines() if line.startswith("| `attention-r1-s2` | 2 |")]
+    assert [cell.strip() == "-" for cell in head.split("|")[-4:-1]] == [True, False, True]
+    assert "-" not in [cell.strip() for cell in other.split("|")]
+
+
 def test_a_setting_that_did_not_learn_is_named_though_it_has_no_test(results):
     assert "Not in the tables" not in page(results)
     path = results / "sweep" / "minilm" / "head-seed1.json"
