@@ -24,54 +24,54 @@ help: ## list the targets
 
 # Written last: a set-up that fails leaves no stamp and is tried again.
 $(STAMP): $(REQUIREMENTS) pyproject.toml
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" REQUIREMENTS="$(REQUIREMENTS)" TORCH_INDEX="$(TORCH_INDEX)" scripts/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" REQUIREMENTS="$(REQUIREMENTS)" TORCH_INDEX="$(TORCH_INDEX)" tools/setup.sh
 	@touch $@
 
 book: $(STAMP) ## build the site from the stored outputs, and say which page to open
-	@$(PY) -m scripts.steps book
+	@$(PY) -m tools.steps book
 
 pdf: $(STAMP) ## the whole book as one PDF, checked for what was cut or lost (minutes)
-	@$(PY) -m scripts.pdf
+	@$(PY) -m tools.pdf
 
 weight: $(STAMP) ## what each chapter's page weighs before it can be read, and of what
-	@$(PY) -m scripts.page_weight
+	@$(PY) -m tools.page_weight
 
 test: $(STAMP) ## everything: gate, types, site, package tests, every chapter, pages in a browser
-	@$(PY) -m scripts.steps test
+	@$(PY) -m tools.steps test
 
 test-long: $(STAMP) ## the package tests with those that test leaves out: a run killed at 20 moments
 	@$(PY) -m pytest -q -m "long or not long" tests
 
 test-colab: $(STAMP) ## every notebook's first cells as on Colab, in fresh environments (minutes)
-	@TORCH_INDEX="$(TORCH_INDEX)" $(PY) -m scripts.colab
+	@TORCH_INDEX="$(TORCH_INDEX)" $(PY) -m tools.colab
 
 gpu-check: $(STAMP) ## on a GPU: its tests, epochs, the layer's cost, memory; without one it says so
-	@$(PY) -m scripts.gpu_check
+	@$(PY) -m book.study.runs.gpu
 
 finetune: $(STAMP) ## fine-tune with defaults (ARGS="--rank 1 --epochs 2" changes them)
 	$(PY) -m lora_from_scratch finetune --out runs/finetune --overwrite $(ARGS)
 
-outputs: $(STAMP) ## execute notebooks and store their outputs (NB=book/05_lora_layer.ipynb for one)
-	$(PY) -m scripts.run_notebooks $(NB)
+outputs: $(STAMP) ## execute notebooks and store their outputs (NB=book/02_lora_layer.ipynb for one)
+	$(PY) -m tools.run_notebooks $(NB)
 
 results: $(STAMP) ## train the runs that the book's tables are drawn from (hours)
-	@test -e results/yardsticks.json || $(PY) -m scripts.yardsticks
-	$(PY) -m scripts.sweep $(ARGS)
+	@test -e results/yardsticks.json || $(PY) -m book.study.runs.baselines
+	$(PY) -m book.study.runs.sweep $(ARGS)
 
 tables: $(STAMP) ## rewrite the tables from the records in results/
-	$(PY) -m scripts.results_table $(ARGS)
+	$(PY) -m book.study.pages.tables $(ARGS)
 
 lint: $(STAMP) ## ruff, codespell, types and the notebook gate
 	$(PY) -m ruff check .
 	$(PY) -m codespell_lib
 	$(PY) -m mypy
-	$(PY) -m scripts.check_notebooks
+	$(PY) -m tools.gate
 
 repository: $(STAMP) ## move the book to another address (URL=https://github.com/you/lora-from-scratch)
-	@$(PY) -m scripts.set_repository $(URL)
+	@$(PY) -m tools.set_repository $(URL)
 
 release: $(STAMP) ## an archive of site, PDF and notebooks that name the version's tag (minutes)
-	@$(PY) -m scripts.release
+	@$(PY) -m tools.release
 
 clean: ## remove what was built; the environment and runs/ stay
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,5 +1,6 @@
 """LoRA from scratch: low-rank adapters for frozen, pre-trained networks."""
 
+from lora_from_scratch.adapter_files import load_adapter, save_adapter
 from lora_from_scratch.adapters import (
     add_adapter,
     combine_adapters,
@@ -7,27 +8,26 @@ from lora_from_scratch.adapters import (
     disable_adapter,
     set_adapter,
 )
-from lora_from_scratch.audit import ParameterReport, parameter_report
-from lora_from_scratch.checkpoint import load_adapter, save_adapter
 from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.extract import Extraction, extract_lora
-from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
-from lora_from_scratch.hot_swap import HotSwap
-from lora_from_scratch.inject import add_lora, remove_lora
-from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
-from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
-from lora_from_scratch.nf4 import NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
-from lora_from_scratch.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
-from lora_from_scratch.rows import adapter_rows
-from lora_from_scratch.shared_vector import SharedVectorLinear
-from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
-from lora_from_scratch.variants import (
+from lora_from_scratch.extras.extract import Extraction, extract_lora
+from lora_from_scratch.extras.hot_swap import HotSwap
+from lora_from_scratch.extras.nf4 import NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
+from lora_from_scratch.extras.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
+from lora_from_scratch.extras.rows import adapter_rows
+from lora_from_scratch.extras.shared_vector import SharedVectorLinear
+from lora_from_scratch.extras.variants import (
     DoRALinear,
     LoRAXSLinear,
     OLoRALinear,
     PiSSALinear,
     lora_plus_groups,
 )
+from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
+from lora_from_scratch.inject import add_lora, remove_lora
+from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
+from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
+from lora_from_scratch.report import ParameterReport, parameter_report
+from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
 
 __version__ = "0.1.0"
 __all__ = [

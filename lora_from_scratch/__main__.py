@@ -13,24 +13,24 @@ import torch
 
 from lora_from_scratch import LoraConfig, LoraError, add_lora, parameter_report
 from lora_from_scratch.config import check_positive_int
-from lora_from_scratch.emotion import (
+from lora_from_scratch.finetune import (
     BACKBONES,
     build_classifier,
     encoder_targets,
     evaluate,
     load_finetuned,
 )
-from lora_from_scratch.emotion.command import (
+from lora_from_scratch.finetune.cli import (
     TARGETS_HELP,
     add_arguments,
     add_data_arguments,
     in_words,
     run_finetune,
 )
-from lora_from_scratch.emotion.evaluate import check_labels, predict_logits
-from lora_from_scratch.emotion.parallel import processes
-from lora_from_scratch.emotion.record import environment
-from lora_from_scratch.emotion.tables import load_data
+from lora_from_scratch.finetune.evaluate import check_labels, predict_logits
+from lora_from_scratch.finetune.parallel import processes
+from lora_from_scratch.finetune.record import environment
+from lora_from_scratch.finetune.sources import load_data
 
 
 def run_evaluate(args: argparse.Namespace) -> dict:

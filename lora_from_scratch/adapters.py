@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from lora_from_scratch.config import LARGEST, LoraConfig, LoraError, check_positive_int
+from lora_from_scratch.extras.variants import DoRALinear
 from lora_from_scratch.functional import lora_delta
 from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, install, prepare
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import exactly
-from lora_from_scratch.variants import DoRALinear
 
 
 def add_adapter(model: nn.Module, name: str, config: LoraConfig) -> nn.Module:

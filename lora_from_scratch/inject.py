@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.extras.shared_vector import SharedVectorLinear, share_vector
+from lora_from_scratch.extras.variants import adapted_layer
 from lora_from_scratch.layers import Adapted, trained_tensors
-from lora_from_scratch.shared_vector import SharedVectorLinear, share_vector
 from lora_from_scratch.targets import find_saved, find_targets, inside
-from lora_from_scratch.variants import adapted_layer
 
 
 @dataclass

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.extras.nf4 import NF4Linear, NF4Product, dequantize_nf4
 from lora_from_scratch.functional import FusedLoRA, can_fuse, lora_delta, lora_forward
-from lora_from_scratch.nf4 import NF4Linear, NF4Product, dequantize_nf4
 
 
 class Factor(nn.Module):

@@ -6,7 +6,7 @@ import re
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError, pattern_matches
-from lora_from_scratch.nf4 import NF4Linear
+from lora_from_scratch.extras.nf4 import NF4Linear
 
 # These read `.weight` of their linears directly in some paths and would skip the adapter.
 BYPASSES = ("MultiheadAttention", "TransformerEncoderLayer", "WavLMAttention")

@@ -12,9 +12,9 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from lora_from_scratch import LoraConfig, add_lora
-from lora_from_scratch.emotion import LABEL_NAMES, Split, TextData, encoder_targets, load_classifier
-from scripts.browser import FLAGS, NAMES, chromium
+from lora_from_scratch.finetune import LABEL_NAMES, Split, TextData, encoder_targets, load_classifier
 from tests.site import skip_unless_ci
+from tools.browser import FLAGS, NAMES, chromium
 
 
 def tiny_bert(seed: int = 0, **changes) -> BertForSequenceClassification:
@@ -88,7 +88,7 @@ def tiny_backbone(tmp_path_factory) -> str:
     """A folder that holds what a backbone needs, with random weights and a small vocabulary."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    from lora_from_scratch.emotion.corpus import built_in_corpus
+    from lora_from_scratch.finetune.corpus import built_in_corpus
 
     folder = tmp_path_factory.mktemp("backbone")
     words = sorted({word for text in built_in_corpus()["train"][0] for word in text.split()})

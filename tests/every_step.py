@@ -3,7 +3,7 @@
 import sys
 
 from lora_from_scratch.__main__ import main
-from lora_from_scratch.emotion import train
+from lora_from_scratch.finetune import train
 
 train.LOG_EVERY = 1
 sys.exit(main())

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-from scripts.notebook import (
+from tools.notebook import (
     KERNEL_ENV,
     MAX_IGNORED,
     MIN_EXACT,
@@ -33,7 +33,7 @@ from scripts.notebook import (
     tolerance,
 )
 
-SECONDS = {"08": 480, "04": 180}  # kernel time by chapter
+SECONDS = {"05_finetune": 480, "09_low_rank_updates": 180}  # kernel time by chapter
 OTHER_SECONDS = 90
 DECIMAL = re.compile(r"[-+]?\d+\.\d+(?:[eE][-+]?\d+)?")
 
@@ -54,7 +54,7 @@ def why_not_compared():
     import torch
 
     from lora_from_scratch import LoraError
-    from lora_from_scratch.emotion import load_emotion
+    from lora_from_scratch.finetune import load_emotion
 
     try:
         if not load_emotion(folder).is_real:
@@ -113,7 +113,7 @@ def pytest_collectstart(collector):
 
 def limit(notebook):
     factor = float(os.environ.get("NBVAL_TIME_FACTOR", "1"))
-    return factor * SECONDS.get(Path(notebook).name[:2], OTHER_SECONDS)
+    return factor * SECONDS.get(Path(notebook).stem, OTHER_SECONDS)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,14 +1,15 @@
 """The built site and a browser to open it in, for the tests of pages."""
 
 import os
-import re
 from pathlib import Path
 
 import pytest
 
+from tools.chapters import chapter_number
+
 SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
 PAGES = [page for page in sorted(SITE.rglob("*.html")) if "_static" not in page.parts]
-CHAPTERS = [page for page in PAGES if re.match(r"\d\d_", page.name)]
+CHAPTERS = [page for page in PAGES if chapter_number(page.stem)]
 
 
 def skip_unless_ci(reason):

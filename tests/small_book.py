@@ -3,20 +3,19 @@
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from scripts.notebook import canonical, colab_link, install_lines, repository
+from tools import chapters
+from tools.notebook import canonical, colab_link, install_lines, repository
 
 CONFIG = """\
 repository:
   url: https://github.com/OWNER/lora-from-scratch
   branch: main
 """
-TOC = """\
-format: jb-book
-root: book/intro
+CHAPTERS = """\
+root: intro
 parts:
   - caption: Part
-    chapters:
-      - file: book/01_a
+    pages: [01_a]
 """
 PACKAGE = '''\
 class Layer:
@@ -134,12 +133,14 @@ def build(root):
     for folder in ("book", "lora_from_scratch"):
         (root / folder).mkdir()
     (root / "_config.yml").write_text(CONFIG)
-    (root / "_toc.yml").write_text(TOC)
+    (root / chapters.LIST).write_text(CHAPTERS)
+    (root / "_toc.yml").write_text(chapters.toc(root))
     (root / "lora_from_scratch" / "layers.py").write_text(PACKAGE)
     repo = repository(root)
     write(root / "book" / "intro.ipynb", intro_cells(repo, "intro.ipynb"))
     write(root / "book" / "01_a.ipynb", chapter_cells(repo, "01_a.ipynb"))
-    (root / "README.md").write_text(f"Read on: {colab_link(repo, '01_a.ipynb')}\n")
+    (root / "README.md").write_text(f"The book.\n{chapters.BEGIN}{chapters.END}\n")
+    (root / "README.md").write_text(chapters.readme(root))
 
 
 def read(root, name="01_a.ipynb"):

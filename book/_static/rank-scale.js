@@ -1,4 +1,4 @@
-/* The picture of chapter 10: pick a setting of the sweep, and another to compare it with.
+/* The picture of chapter 12: pick a setting of the sweep, and another to compare it with.
    All figures stand in the page, in the .rank-scale box that the chapter's cell wrote from
    the run records. Where no script runs, the sentence in that box stays, and the figure
    below it shows the same runs. */

@@ -1,0 +1,1 @@
+"""The evidence of the book: runs, records, and what they can tell apart."""

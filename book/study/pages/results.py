@@ -1,0 +1,200 @@
+"""The book's page of results, as Markdown, from the records of the sweep; see results_table.py."""
+
+import json
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+from ..claims import audit_claims
+from ..statistics import accuracy, estimate, macro_f1, missed, read_row_facts
+from .markdown import table
+from .speed import cpu, speed
+
+INTRODUCTION = """\
+# Results
+
+Every figure on this page is worked out from the run records in `results/` by `make tables`, and a
+test holds the page to them; [their making](making.md) says how to make the records again. Accuracies and shares are in
+percent, differences in percentage points. A value is the mean over seeds; in square brackets stands
+the interval that holds 95 in 100 bootstrap draws of rows and seeds. Test was read once, at the end of each run; what
+was chosen was chosen on validation.
+"""
+# What the settings' names say, in the order of the tables.
+FAMILIES = {
+    "attention": "LoRA on q, k, v and the attention's output",
+    "all-linear": "LoRA on all six linears of a block",
+    "full": "full fine-tuning",
+    "last-block": "the last block and the head",
+    "bias": "every bias and the head",
+    "head": "the head alone",
+    "public-rate": "LoRA on attention at the public experiment's rate, base frozen",
+    "public": "the public experiment as published: all but the adapted weights trains",
+    "reinit": "the encoder re-initialised: no pre-training",
+    "epochs-3": "LoRA on all six linears for three epochs, where the others train for one",
+    "batch-8": "all six linears for one epoch in batches of 8, at a larger scaling and a rate of its own for the head",
+    "head-first": "the same, the head fitted to the frozen features before",
+    "variant": "variants of LoRA on all six linears at rank 8, each at the best of its rates",
+    "fp32": "all six linears in float32, where the others train in bf16; batch 8 where it says so",
+    "alpha": "one rate for every rank, and three rules for s: `alpha` 2, `alpha-r` 16/r, `alpha-sqrt-r` 2 sqrt(8/r)",
+}
+SCORES = ["test accuracy", "test macro-F1"]
+RANDOM = "random"  # labels by chance: no test, and a table of its own
+
+
+def read_groups(folder: Path) -> dict[str, list[dict]]:
+    """The sweep's records, by setting: those whose file's name ends in -seedN."""
+    groups = defaultdict(list)
+    for path in sorted(folder.glob("*-seed*.json")):
+        groups[path.stem.rpartition("-seed")[0]].append(json.loads(path.read_text(encoding="utf-8")))
+    return dict(groups)
+
+
+def family(name: str) -> str:
+    return next((f for f in sorted(FAMILIES, key=len, reverse=True) if name == f or name.startswith(f"{f}-")), name)
+
+
+def page(results: Path) -> str:
+    """The whole page, with a part for every backbone that has records."""
+    text = f"{INTRODUCTION}\n## Yardsticks\n\n{yardsticks(results)}\n"
+    for folder in sorted(path for path in (results / "sweep").iterdir() if path.is_dir()):
+        text += f"\n## {folder.name}\n" + "".join(f"\n{part}\n" for part in parts(folder, results / "rows.json"))
+    return f"{text}\n{speed(results)}\n".rstrip() + "\n"
+
+
+def yardsticks(results: Path) -> str:
+    """What fine-tuning must beat, from `python -m book.study.runs.baselines`."""
+    path = results / "yardsticks.json"
+    if not path.exists():
+        return "Not measured yet."
+    rows, lines = read_row_facts(results / "rows.json", "test"), []
+    for found in json.loads(path.read_text(encoding="utf-8"))["yardsticks"]:
+        score = partial(estimate, [found | {"train": {"seed": 0}}], rows)
+        lines.append([
+            found["yardstick"], f"{found['parameters']['trainable']:,}", f"{100 * found['validation']['accuracy']:.2f}", score(accuracy),
+            f"{100 * score(accuracy, without_leaks=True).mean:.2f}", score(macro_f1),
+        ])  # fmt: skip
+    return table(["yardstick", "numbers trained", "validation accuracy", *SCORES[:1], _without(rows), *SCORES[1:]], lines)
+
+
+def _without(rows) -> str:
+    return f"without the {len(rows.in_train)} rows also in train"
+
+
+def parts(folder: Path, facts: Path) -> list[str]:
+    groups, rows = read_groups(folder), read_row_facts(facts, "test")
+    tested = {name: runs for name, runs in groups.items() if all(run["test"] for run in runs)}
+    order = list(FAMILIES)
+    names = sorted(tested, key=lambda name: (order.index(family(name)), _rank(tested[name][0]), name))
+    found = [claims(tested, rows)]
+    if names:
+        found += [settings(names, tested, rows, failures(groups)), missed_table(names, tested, rows), differences(names, tested, rows)]
+    if RANDOM in {name.partition("-")[0] for name in groups}:
+        found.append(random_labels(groups))
+    return [*found, rates(folder), machines(groups)]
+
+
+def _rank(run: dict) -> int:
+    return run["lora"]["r"] if run["lora"] else 0
+
+
+def claims(groups: dict, rows) -> str:
+    lines = ["### The four public claims", ""]
+    for number, found in enumerate(audit_claims(groups, rows), 1):
+        lines += [f"{number}. *{found.claim}*: **{found.verdict}**.", ""]
+        lines += [*(f"   - {line}" for line in found.evidence), ""]
+    lines.append(
+        "A score holds if its whole interval lies at or above what rounds to the claimed one; differences are little "
+        "if their whole intervals lie within one point; an order holds if it does so in 97.5 % of the draws."
+    )
+    return "\n".join(lines)
+
+
+def failures(groups: dict) -> str:
+    """Settings with runs that did not learn, which have no test and so no line in the tables."""
+    failed = {name: [bool(run["failure"]) for run in runs] for name, runs in groups.items()}
+    lines = [f"`{name}` ({sum(runs)} of {len(runs)} seeds)" for name, runs in sorted(failed.items()) if any(runs)]
+    return f"\n\nNot in the tables, because a run called every row the same or diverged: {', '.join(lines)}." if lines else ""
+
+
+def settings(names: list[str], groups: dict, rows, failed: str) -> str:
+    lines = []
+    for name in names:
+        runs = groups[name]
+        first, score = runs[0], partial(estimate, runs, rows)
+        validation = [100 * run["validation"]["accuracy"] for run in runs]
+        rate = first["train"]["lr"] if first["method"] != "head" else first["train"]["head_lr"]
+        alike = len(set(map(machine, runs))) == 1
+        peak, seconds = mean(run["memory"]["peak"] - run["memory"]["imports"] for run in runs), mean(run["history"]["cpu_seconds"] for run in runs)
+        lines.append([
+            f"`{name}`", len(runs), f"{rate:g}", f"{first['parameters']['trainable']:,}",
+            f"{first['parameters']['trainable_without_head']:,}", f"{mean(validation):.2f}", score(accuracy),
+            f"{100 * score(accuracy, without_leaks=True).mean:.2f}", score(macro_f1),
+            f"{peak / 1e6:.0f}" if alike else "-", f"{first['parameters']['bytes'] / 1e3:,.0f}", f"{seconds:.0f}" if alike else "-",
+        ])  # fmt: skip
+    head = [
+        "setting", "seeds", "learning rate", "numbers trained", "without the head", "validation accuracy", *SCORES[:1],
+        _without(rows), *SCORES[1:], "peak MB", "kB saved", "CPU seconds",
+    ]  # fmt: skip
+    used = dict.fromkeys(map(family, names))
+    keys = "\n".join(f"- `{f}`: {FAMILIES[f]};" for f in used)
+    note = "`r`: rank, `s`: scaling. Peak memory is what a process held above its imports, in training; of seeds on different machines neither it nor seconds are given. The runs in bf16 that show over 1,000 MB are from before batches were padded to multiples of 8 tokens there; the newer ones hold about half as much."
+    return f"### Settings\n\n{table(head, lines)}\n\n{keys}\n\n{note}{failed}"
+
+
+def missed_table(names: list[str], groups: dict, rows) -> str:
+    counts = [int((rows.labels == label).sum()) for label in range(len(rows.label_names))]
+    head = ["setting", *(f"{label} ({n})" for label, n in zip(rows.label_names, counts, strict=True))]
+    lines = [[f"`{n}`", *(estimate(groups[n], rows, missed(k)) for k in range(len(counts)))] for n in names]
+    return f"### Share misidentified, by class\n\nOf the test rows of a class (their number in brackets), those that are called something else.\n\n{table(head, lines)}"
+
+
+def differences(names: list[str], groups: dict, rows, base: str = "all-linear-r8-s2") -> str:
+    lines = []
+    for name in names:
+        if base in groups and name != base and len(groups[name]) == len(groups[base]):
+            paired = partial(estimate, groups[name], rows, minus=groups[base])
+            lines.append([f"`{name}`", paired(accuracy), paired(macro_f1)])
+    title = f"### Differences from `{base}`\n\nPaired over rows and seeds, in points."
+    return f"{title}\n\n{table(['setting', *SCORES], lines)}" if lines else f"{title}\n\nNot run yet."
+
+
+def random_labels(groups: dict) -> str:
+    lines = []
+    for name in sorted((n for n in groups if n.startswith(f"{RANDOM}-")), key=lambda n: _rank(groups[n][0])):
+        runs = groups[name]
+        learnt = [100 * run["validation"]["accuracy"] for run in runs]
+        lines.append([f"`{name}`", f"{runs[0]['train']['lr']:g}", ", ".join(f"{share:.1f}" for share in learnt)])
+    return f"### Labels by chance\n\nThe share of 2,048 such rows that is learnt in 10 epochs, seed by seed.\n\n{table(['setting', 'learning rate', 'learnt'], lines)}"
+
+
+def rates(folder: Path) -> str:
+    """What the tune-… runs found: one seed each, on validation, the best in bold."""
+    found = defaultdict(dict)
+    for path in folder.glob("tune-*.json"):
+        name, _, rate = path.stem.removeprefix("tune-").rpartition("-lr")
+        run = json.loads(path.read_text(encoding="utf-8"))
+        found[name][float(rate)] = None if run["failure"] else 100 * run["validation"]["accuracy"]
+    every = sorted({rate for by_rate in found.values() for rate in by_rate})
+    lines = []
+    for name, by_rate in sorted(found.items()):
+        best = max(by_rate, key=lambda rate: by_rate[rate] or 0)
+        shown = {r: "collapsed" if v is None else f"**{v:.2f}**" if r == best else f"{v:.2f}" for r, v in by_rate.items()}
+        lines.append([f"`{name}`", *(shown.get(rate, "") for rate in every)])
+    return f"### Learning rates tried\n\nValidation accuracy, seed 0.\n\n{table(['setting', *(f'{rate:g}' for rate in every)], lines)}"
+
+
+def machine(run: dict) -> str:
+    at = run["environment"]
+    return f"{at['gpu'] or cpu(at)}, {run['history']['precision']}, {at['threads']} thread(s), torch {at['libraries']['torch']}"
+
+
+def machines(groups: dict) -> str:
+    """What the runs were made on: which settings where, and in one word those of the machine that made most."""
+    made = defaultdict(list)
+    for name, runs in sorted(groups.items()):
+        for kind in sorted(set(map(machine, runs))):
+            made[kind].append(f"`{name}`" if len(set(map(machine, runs))) == 1 else f"`{name}` in part")
+    most = max(made, key=lambda kind: len(made[kind]), default="nothing yet")
+    others = "".join(f" On {kind}: {', '.join(names)}." for kind, names in made.items() if kind != most)
+    return f"The settings' runs were made on {most}{', but for these.' if others else '.'}{others} Learning rates were tried on the machine that their records name."

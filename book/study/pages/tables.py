@@ -1,0 +1,91 @@
+"""Write the README's results table, the book's page of results and the landing page's figure from the records in results/.
+
+python -m book.study.pages.tables           rewrite them
+python -m book.study.pages.tables --check   only say whether they are up to date
+python -m book.study.pages.tables --rows    write results/rows.json, anew from the dataset
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lora_from_scratch.adapter_files import write_json
+from lora_from_scratch.finetune.data import load_emotion
+from lora_from_scratch.finetune.record import read_records, summarise
+
+from ..statistics import row_facts
+from . import landing, markdown
+from .results import page
+
+ROOT = Path(__file__).resolve().parents[3]
+START, END = "<!-- results: made by `make tables` -->", "<!-- end of results -->"
+
+
+def table(folder: Path) -> str:
+    # One kind of hardware a table: a GPU's records stand in chapter 5.
+    records = [record for record in read_records(folder) if not record["environment"]["gpu"]]
+    head = [
+        "backbone", "rank", "recipe", "epochs", "seeds", "numbers trained (with head)",
+        "validation accuracy", "validation macro-F1", "test accuracy", "test macro-F1",
+    ]  # fmt: skip
+    rows = [
+        [
+            row.backbone, row.rank, row.recipe, row.epochs,
+            row.seeds, f"{row.trainable:,}", *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in (
+                row.validation_accuracy, row.validation_macro_f1, row.test_accuracy, row.test_macro_f1)),
+        ]
+        for row in summarise(records)
+    ]  # fmt: skip
+    machines = sorted({r["environment"]["processor"] for r in records})
+    seconds = [r["history"]["train_seconds"] for r in records]
+    threads = sorted({r["environment"]["threads"] for r in records})
+    lines = [
+        markdown.table(head, rows),
+        "",
+        "Mean ± standard deviation over seeds, in %; each rank with its own recipe, chosen "
+        "on validation in trials that left no record. The base is frozen, all six "
+        f"linears of each block are adapted. Made on {', '.join(machines)}, {'/'.join(map(str, threads))} thread a run, "
+        f"in {min(seconds):.0f} to {max(seconds):.0f} s of training.",
+    ]
+    return "\n".join(lines)
+
+
+def readme(text: str) -> str:
+    """README.md with the table of today's records in it."""
+    head, rest = text.split(START)
+    return f"{head}{START}\n{table(ROOT / 'results')}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
+    parser.add_argument("--rows", action="store_true", help="write results/rows.json from the dataset")
+    args = parser.parse_args()
+    if args.rows:
+        data = load_emotion()
+        if not data.is_real:
+            parser.error(f"--rows needs the rows of the public dataset, not {data}")
+        write_json(ROOT / "results" / "rows.json", row_facts(data))
+    old = (ROOT / "README.md").read_text(encoding="utf-8")
+    if old.count(START) != 1 or old.count(END) != 1:
+        print(f"README.md: expected one {START} and one {END}", file=sys.stderr)
+        return 1
+    stale = False
+    made = {
+        ROOT / "README.md": readme(old),
+        ROOT / "book" / "results.md": page(ROOT / "results"),
+        landing.FIGURE: landing.figure(ROOT / "results"),
+    }
+    for path, text in made.items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale = True
+        if args.check:
+            print(f"{path.name} is not what the records say: run `make tables`")
+        else:
+            path.write_text(text, encoding="utf-8")
+    return int(stale and args.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Variants and abilities that the core works without, one to a file."""

@@ -1,0 +1,42 @@
+"""The case study: six emotions in short English texts, on top of the algorithm."""
+
+from lora_from_scratch.finetune.data import LABEL_NAMES, Split, TextData, load_emotion
+from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
+from lora_from_scratch.finetune.evaluate import Metrics, evaluate
+from lora_from_scratch.finetune.model import (
+    EncoderClassifier,
+    TextClassifier,
+    build_classifier,
+    load_classifier,
+    load_finetuned,
+    save_finetuned,
+)
+from lora_from_scratch.finetune.projected_head import ProjectedHead, principal_directions, use_projected_head
+from lora_from_scratch.finetune.resume import Checkpoint
+from lora_from_scratch.finetune.sources import load_data
+from lora_from_scratch.finetune.train import TrainConfig, TrainingFailed, finetune
+
+__all__ = [
+    "BACKBONES",
+    "LABEL_NAMES",
+    "Checkpoint",
+    "TextData",
+    "EncoderClassifier",
+    "Metrics",
+    "ProjectedHead",
+    "Split",
+    "TextClassifier",
+    "TrainConfig",
+    "TrainingFailed",
+    "build_classifier",
+    "encoder_targets",
+    "evaluate",
+    "finetune",
+    "load_classifier",
+    "load_data",
+    "load_emotion",
+    "load_finetuned",
+    "principal_directions",
+    "save_finetuned",
+    "use_projected_head",
+]

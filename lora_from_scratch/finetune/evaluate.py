@@ -1,0 +1,104 @@
+"""Predictions and what they are worth."""
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from torch import Tensor
+
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.finetune.batches import collate, tokenise
+from lora_from_scratch.finetune.data import Split, TextData
+from lora_from_scratch.finetune.model import TextClassifier
+
+TOKENS = 2048  # of a batch of predictions at most, so that long rows need no more memory than short ones
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a classifier's predictions on one split are worth. Shares lie in [0, 1]."""
+
+    accuracy: float
+    macro_f1: float  # the mean over labels of F1, so that rare labels count as much
+    recall: dict[str, float]  # label -> share of its rows found
+    confusion: list[list[int]]  # row: true label, column: predicted
+    predictions: list[int]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether rows of several labels all got the same one: the usual end of too high a rate."""
+        return len(set(self.predictions)) == 1 and sum(map(any, self.confusion)) > 1
+
+
+def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
+    """Logits [texts, labels] in the order of ``texts``, in float32 on the CPU.
+
+    The model is put in eval mode meanwhile and back afterwards. Rows are batched by
+    length, so that little is padded: ``batch_size`` at most, and fewer where they are long.
+
+    Raises:
+        LoraError: a text is empty.
+    """
+    return _predict(classifier, texts, classifier.model, len(classifier.label_names), batch_size)
+
+
+def predict_features(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
+    """What the head sees, the mean-pooled states [texts, width]; else as ``predict_logits``."""
+    model = classifier.model
+    return _predict(classifier, texts, model.features, model.classifier.in_features, batch_size)
+
+
+@torch.no_grad()
+def _predict(classifier: TextClassifier, texts: list[str], function, width: int, batch_size: int) -> Tensor:
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise LoraError(f"text {i + 1} is {text!r}, expected words")
+    model, training = classifier.model, classifier.model.training
+    device = next(model.parameters()).device
+    token_ids = tokenise(classifier.tokenizer, texts, classifier.max_length)
+    # Longest first: memory is at its most at once, and what comes after fits into it.
+    order = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
+    outputs = torch.empty(len(texts), width)
+    model.eval()
+    try:
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, min(batch_size, TOKENS // len(token_ids[order[start]])))]
+            start += len(rows)
+            batch = collate([(token_ids[i], 0) for i in rows], classifier.tokenizer.pad_token_id)
+            output = function(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+            outputs[rows] = output.float().cpu()
+    finally:
+        model.train(training)
+    return outputs
+
+
+def check_labels(classifier: TextClassifier, data: TextData) -> None:
+    """Refuse data whose labels are not the classifier's, in its order.
+
+    Raises:
+        LoraError: with both lists.
+    """
+    if tuple(data.label_names) != tuple(classifier.label_names):
+        ours, theirs = (", ".join(names) for names in (classifier.label_names, data.label_names))
+        raise LoraError(f"the classifier tells apart {ours}; the data has the labels {theirs}")
+
+
+def evaluate(classifier: TextClassifier, split: Split) -> Metrics:
+    """Accuracy, macro-F1, recall by label and the confusion matrix on ``split``."""
+    logits = predict_logits(classifier, split.texts)
+    return score(split.labels, logits.argmax(1).tolist(), classifier.label_names)
+
+
+def score(labels: list[int], predictions: list[int], label_names: tuple[str, ...]) -> Metrics:
+    """The ``Metrics`` of ``predictions`` against ``labels``."""
+    every = list(range(len(label_names)))
+    options = {"labels": every, "average": None, "zero_division": 0}
+    recall = recall_score(labels, predictions, **options)
+    return Metrics(
+        accuracy=float(accuracy_score(labels, predictions)),
+        macro_f1=float(f1_score(labels, predictions, **options).mean()),
+        recall=dict(zip(label_names, map(float, recall), strict=True)),
+        confusion=confusion_matrix(labels, predictions, labels=every).tolist(),
+        predictions=list(predictions),
+    )

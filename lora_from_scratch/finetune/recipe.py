@@ -1,0 +1,98 @@
+"""How to train: the settings, the optimiser's groups, the rate at each step."""
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.extras.variants import is_B
+from lora_from_scratch.inject import is_merged
+from lora_from_scratch.targets import head_modules
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Chosen on validation; where that is recorded: ``results/``.
+
+    Args:
+        lr: peak learning rate of AdamW for the adapters (for everything, without them).
+        head_lr: of the head; None means ``lr``.
+        epochs: passes over the training rows.
+        batch_size: rows a step, over all processes together.
+        warmup: share of the steps over which the rate rises from 0; then it falls to 0.
+        clip: largest norm of the gradient, all trained tensors taken together; None means
+            unlimited. A few wrongly labelled rows otherwise rule a small batch.
+        beta2: of AdamW, the decay of its mean squared gradient. 0.98 remembers about 50
+            steps, of which one epoch of small batches has thousands.
+        weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
+        b_ratio: learning rate of every B as a multiple of ``lr``; 1 is LoRA, above it LoRA+
+            (Hayou et al. 2024, arXiv:2402.12354).
+        head_first: fit the head to the frozen features before the first step (``fit_head``).
+        seed: of the order of the rows and of dropout.
+        precision: "auto" takes bf16 or fp16 only where the hardware is fast at it;
+            or "fp32", "bf16", "fp16".
+        max_steps: stop after so many steps; None means all of ``epochs``.
+        accumulate: parts that a process takes its share of a batch in, one after another:
+            the same step with less memory at a time.
+        gradient_checkpointing: keep each block's input alone and compute the rest again in
+            the backward pass: about a third more time for most of the activations.
+        shard_base: each process keeps its share of the frozen base and gathers a block
+            when it comes to it (``parallel.shard_base``).
+    """
+
+    lr: float = 5e-4
+    head_lr: float | None = 2e-3
+    epochs: int = 1
+    batch_size: int = 4
+    warmup: float = 0.06
+    clip: float | None = 1.0
+    beta2: float = 0.98
+    weight_decay: float = 0.0
+    b_ratio: float = 1.0
+    head_first: bool = False
+    seed: int = 0
+    precision: str = "auto"
+    max_steps: int | None = None
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+    shard_base: bool = False
+
+    def __post_init__(self):
+        for name in ("lr", "head_lr", "clip", "b_ratio"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise LoraError(f"{name} must be positive and finite, got {value!r}")
+        for name in ("epochs", "batch_size", "max_steps", "accumulate"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise LoraError(f"{name} must be a positive int, got {value!r}")
+        for name in ("warmup", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise LoraError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise LoraError(f"precision is {self.precision!r}, expected auto, fp32, bf16 or fp16")
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    """The optimiser's groups: adapters (or all, without them), every B if it has a rate of its own, and the head."""
+    if is_merged(model):
+        raise LoraError("the adapters are merged, and would not learn: call unmerge(model) first")
+    heads = tuple(f"{name}." for name in head_modules(model))
+    if not any(p.requires_grad for p in model.parameters()):
+        raise LoraError("nothing in the model trains: call add_lora(model, config) first")
+    groups = {"rest": config.lr, "B": config.lr * config.b_ratio, "head": config.head_lr or config.lr}
+    tensors: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            fast = config.b_ratio != 1 and is_B(name)
+            tensors["head" if name.startswith(heads) else "B" if fast else "rest"].append(p)
+    if config.b_ratio != 1 and not tensors["B"]:
+        raise LoraError(f"b_ratio is {config.b_ratio:g}, but no lora_B trains in this model")
+    return [{"params": tensors[name], "peak": peak} for name, peak in groups.items() if tensors[name]]
+
+
+def rate_share(step: int, total: int, warmup: float) -> float:
+    """The share of the peak rate at a step: a line up, then a line down to 0."""
+    rising = max(1, round(warmup * total))
+    return (step + 1) / rising if step < rising else (total - step) / (total - rising)

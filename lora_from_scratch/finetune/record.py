@@ -1,0 +1,207 @@
+"""Run records: one JSON file that says what was run, on what, and what came out."""
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.finetune.data import TextData
+from lora_from_scratch.finetune.evaluate import Metrics
+from lora_from_scratch.finetune.model import TextClassifier
+from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
+from lora_from_scratch.finetune.resume import run_settings
+from lora_from_scratch.finetune.train import History, TrainConfig
+from lora_from_scratch.report import ParameterReport
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "numpy")
+
+
+def environment() -> dict:
+    """What a bug report needs: versions, hardware, and how the package was installed."""
+    from lora_from_scratch import __version__
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "lora_from_scratch": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "processor": _processor(),
+        "instructions": _instructions(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu or ("Apple GPU" if torch.backends.mps.is_available() else None),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package is run from, "+" added if it was changed."""
+    here = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        run = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    try:
+        if not git("ls-files", "__init__.py"):
+            return None  # installed somewhere inside a checkout of something else
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def run_record(
+    classifier: TextClassifier,
+    data: TextData,
+    train: TrainConfig,
+    report: ParameterReport,
+    history: History,
+    test: Metrics | None,
+    failure: str | None = None,
+) -> dict:
+    """Everything about one fine-tune, as plain data. Shares lie in [0, 1], times are in seconds."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if words[0] == "__main__.py":
+        words[:1] = ["python", "-m", "lora_from_scratch"]
+    return {
+        "command": shlex.join(words),
+        "environment": environment(),
+        **run_settings(classifier, data, train),
+        "parameters": {
+            "base": report.base,
+            "adapters": report.adapters,
+            "head": report.head,
+            "trainable": report.trainable,
+            "trainable_without_head": report.trainable_without_head,
+            "bytes": report.adapter_bytes,
+        },
+        "history": {
+            "precision": history.precision,
+            "device": history.device,
+            "processes": history.processes,
+            "train_seconds": round(history.train_seconds, 1),
+            "cpu_seconds": round(history.cpu_seconds, 1),
+            "resumed_at": history.resumed_at,
+            "steps": history.steps,
+            "epochs": history.epochs,
+        },
+        "validation": asdict(history.validation) if history.validation else None,
+        "test": asdict(test) if test else None,
+        "failure": failure,
+    }
+
+
+def read_records(folder: str | Path) -> list[dict]:
+    """The records in ``folder`` of runs on the real data that were tested and did not fail."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
+    runs = [r for r in records if r.get("lora") and r["data"]["is_real"]]
+    return [r for r in runs if r["test"] and not r["failure"]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The runs of one setting: (mean, standard deviation) over seeds of each metric, in percent."""
+
+    backbone: str
+    rank: int
+    scaling: float
+    lr: float
+    head_lr: float
+    batch_size: int
+    beta2: float
+    epochs: int
+    trainable: int
+    seeds: int
+    validation_accuracy: tuple[float, float]
+    validation_macro_f1: tuple[float, float]
+    test_accuracy: tuple[float, float]
+    test_macro_f1: tuple[float, float]
+
+    @property
+    def recipe(self) -> str:
+        """How the runs were trained: settings may differ in more than the rank."""
+        return f"s {self.scaling:g}, lr {self.lr:g}, head_lr {self.head_lr:g}, batch {self.batch_size}, beta2 {self.beta2:g}"
+
+    def __str__(self) -> str:
+        mean, spread = self.validation_accuracy
+        return (
+            f"{self.backbone}, rank {self.rank}: {self.trainable:,} numbers trained, {self.seeds} seeds, "
+            f"validation {mean:.2f} ± {spread:.2f}, test {self.test_accuracy[0]:.2f} ± {self.test_accuracy[1]:.2f}\n"
+            f"    recipe: {self.recipe}"
+        )
+
+
+def summarise(records: list[dict]) -> list[Summary]:
+    """One ``Summary`` for each setting among ``records``, the lowest rank first.
+
+    Runs are pooled only where they differ in nothing but the seed, whether or not a
+    ``Summary`` shows the setting in which they differ.
+    """
+    groups = defaultdict(list)
+    for r in records:
+        train = asdict(TrainConfig()) | r["train"] | {"seed": None}  # an older record lacks what was then no choice
+        lora = asdict(LoraConfig()) | r["lora"]
+        setting = [r["backbone"], r.get("max_length"), lora, train, r["history"]["precision"], r.get("quantize")]
+        groups[json.dumps(setting, sort_keys=True)].append(r)
+    rows = [_summary(runs) for runs in groups.values()]
+    return sorted(rows, key=lambda row: (row.backbone, row.rank, row.recipe))
+
+
+def _summary(runs: list[dict]) -> Summary:
+    first = runs[0]
+    lora, train = first["lora"], first["train"]
+
+    def over_seeds(split: str, metric: str) -> tuple[float, float]:
+        values = [100 * r[split][metric] for r in runs]
+        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+    return Summary(
+        backbone=first["backbone"],
+        rank=lora["r"],
+        scaling=lora["scaling"],
+        lr=train["lr"],
+        head_lr=train["head_lr"] or train["lr"],
+        batch_size=train["batch_size"],
+        beta2=train["beta2"],
+        epochs=train["epochs"],
+        trainable=first["parameters"]["trainable"],
+        seeds=len(runs),
+        validation_accuracy=over_seeds("validation", "accuracy"),
+        validation_macro_f1=over_seeds("validation", "macro_f1"),
+        test_accuracy=over_seeds("test", "accuracy"),
+        test_macro_f1=over_seeds("test", "macro_f1"),
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _instructions() -> str:
+    """What PyTorch uses of the CPU: processors of one name differ in it, and then in how fast and how exactly they add."""
+    return torch.backends.cpu.get_cpu_capability() + (" with bf16" if cpu_is_fast_in_bf16() else "")
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

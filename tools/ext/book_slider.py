@@ -1,0 +1,19 @@
+"""Sphinx extension: the tools of a picture to play with, on the page that holds it and on no other."""
+
+SCRIPTS = {  # class of the picture's box -> its tools, in this order
+    "rank-slider": ("rank-slider-data.js", "rank-slider.js"),
+    "rank-scale": ("rank-scale.js",),
+}
+
+
+def add_scripts(app, pagename, templatename, context, doctree):
+    body = context.get("body") or ""
+    for kind, names in SCRIPTS.items():
+        if f'class="{kind}"' in body:
+            for name in names:
+                app.add_js_file(name, loading_method="defer")
+
+
+def setup(app):
+    app.connect("html-page-context", add_scripts)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,64 @@
+"""Sphinx extension: a page weighs what its reader needs, and no more.
+
+Done to the finished site, in _build/ alone; the notebooks keep their pictures as they are.
+"""
+
+import re
+from pathlib import Path
+
+from fontTools import subset
+from PIL import Image
+
+LARGE = 100_000  # bytes: a picture that is larger without loss is a photograph
+
+
+def finish(app, error):
+    if error or app.builder.name != "html":
+        return
+    site = Path(app.outdir)
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    names = lighter_pictures(site / "_images")
+    for path, text in pages.items():
+        # Every icon there is, drawn by a script of 1.5 MB; the theme's style sheet draws them with fonts, too.
+        text = re.sub(r'<script src="[^"]*/fontawesome\.js[^"]*"></script>', "", text)
+        path.write_text(re.sub(r"[0-9a-f]{64}\.png", lambda name: names.get(name[0], name[0]), text), encoding="utf-8")
+    fewer_icons(site / "_static", " ".join(pages.values()))
+
+
+def lighter_pictures(folder: Path) -> dict[str, str]:
+    """Write cells' PNG pictures as WebP: without loss, a photograph with one that nobody sees. Returns new names by old."""
+    names = {}
+    for png in sorted(folder.glob("*.png")):
+        webp = png.with_suffix(".webp")
+        with Image.open(png) as picture:
+            picture.save(webp, lossless=True, quality=100, method=4)
+            if webp.stat().st_size > LARGE:
+                picture.save(webp, quality=75, method=4)
+        if webp.stat().st_size < png.stat().st_size:
+            png.unlink()
+            names[png.name] = webp.name
+        else:
+            webp.unlink()
+    return names
+
+
+def fewer_icons(static: Path, text: str) -> None:
+    """Leave in the icon fonts what pages, tools and styles name."""
+    css = "".join(path.read_text(encoding="utf-8") for path in sorted((static / "styles").glob("*.css")))
+    icon = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}')
+    text += "".join(path.read_text(encoding="utf-8") for path in (static / "tools").glob("*theme.js"))
+    named = set(re.findall(r"fa-[\w-]+", text))
+    codes = {code for rule, code in icon.findall(css) if named & set(re.findall(r"fa-[\w-]+", rule))}
+    codes |= set(re.findall(r"\\([ef][0-9a-f]{3})", icon.sub("", css)))
+    for path in static.glob("vendor/fontawesome/webfonts/*.woff2"):
+        options = subset.Options(flavor="woff2")
+        font = subset.load_font(path, options)
+        subsetter = subset.Subsetter(options)
+        subsetter.populate(unicodes=[int(code, 16) for code in codes])
+        subsetter.subset(font)
+        subset.save_font(font, path, options)
+
+
+def setup(app):
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
