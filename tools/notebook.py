@@ -24,7 +24,7 @@ MAX_IGNORED, MIN_EXACT = 0.10, 0.85  # shares of the cells with output, over the
 
 TAGS = {
     "hide-input", "hide-output", "hide-cell", "remove-cell", "remove-input",
-    "set-up", "exercise", "check", "solution", "variation",
+    "set-up", "exercise", "solution", "variation",
     "nbval-ignore-output", "real-data",
 }  # fmt: skip
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

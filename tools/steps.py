@@ -8,12 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+from tools import ledger
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "_build" / "html" / "index.html"
 
-GATE = ("the notebook gate", [sys.executable, "-m", "tools.gate"])
-TYPES = ("types of the package", [sys.executable, "-m", "mypy"])
+# A step: its name in the ledger, what it is, its command.
+GATE = ("gate", "the notebook gate", [sys.executable, "-m", "tools.gate"])
+TYPES = ("types", "types of the package", [sys.executable, "-m", "mypy"])
 BUILD = (
+    "site",
     "the site, every warning an error",
     # --all: an incremental build would stay silent about an error it has reported once.
     [
@@ -22,31 +26,42 @@ BUILD = (
     ],
 )  # fmt: skip
 TESTS = (
+    "tests",
     "package tests, every chapter, pages in a browser",
     [
-        sys.executable, "-m", "pytest", "-q", "-rfEs", "-p", "tests.nbval_tiers",
+        sys.executable, "-m", "pytest", "-q", "-rfEs", "-p", "tools.nbval_tiers",
         "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",  # the longest first, see plugin
         "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "900",
-        "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", "tests", "book",
+        "--nbval-sanitize-with", "tools/nbval_sanitize.cfg", "--ledger", str(ledger.LAST), "tests", "book",
     ],
 )  # fmt: skip
 STEPS = {"book": [BUILD], "test": [GATE, TYPES, BUILD, TESTS]}
 
 
-def main():
-    target = sys.argv[1]
-    failed = []
-    for number, (name, command) in enumerate(STEPS[target], 1):
-        print(f"\n[{number}/{len(STEPS[target])}] {name}", flush=True)
+def take(steps):
+    """Take every step, whatever became of those before. Returns what failed, and seconds by step."""
+    failed, seconds = [], {}
+    for number, (name, what, command) in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] {what}", flush=True)
         start = time.perf_counter()
         if subprocess.run(command, cwd=ROOT).returncode:
-            failed.append(name)
-        # The tests close with pytest's own lines, which say their seconds themselves.
-        if command is not TESTS[1]:
-            state = "FAILED" if name in failed else "ok"
-            print(f"      {state}, {time.perf_counter() - start:.0f} s", flush=True)
+            failed.append(what)
+        seconds[name] = time.perf_counter() - start
+        # The tests close with pytest's own lines, which give their seconds.
+        if command is not TESTS[-1]:
+            print(f"      {'FAILED' if what in failed else 'ok'}, {seconds[name]:.0f} s", flush=True)
+    return failed, seconds
+
+
+def main():
+    target = sys.argv[1]
+    if target == "test":
+        ledger.begin(ledger.LAST)
+    failed, seconds = take(STEPS[target])
+    if target == "test":
+        failed += ledger.close(ledger.LAST, seconds)
     if failed:
-        sys.exit(f"make {target}: failed in {'; '.join(failed)} (the reason stands above)")
+        sys.exit(f"make {target}: failed in {'; '.join(failed)} (the reason is above)")
     if target == "book":
         print(f"\nOpen {PAGE}\nor, for browsers that refuse local files: "
               f"{sys.executable} -m http.server -d {PAGE.parent}")  # fmt: skip

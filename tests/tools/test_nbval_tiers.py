@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from tools import ledger
+
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = "iVBORw0KGgo="
 
@@ -31,9 +33,9 @@ def run(tmp_path):
                 c.execution_count = count
             nbformat.write(new_notebook(cells=cells), tmp_path / name)
         command = [
-            sys.executable, "-m", "pytest", "-p", "tests.nbval_tiers", "-p", "no:cacheprovider",
+            sys.executable, "-m", "pytest", "-p", "tools.nbval_tiers", "-p", "no:cacheprovider",
             "--nbval", "--nbval-current-env", "--rootdir", str(tmp_path),
-            "--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg"), *options, str(tmp_path),
+            "--nbval-sanitize-with", str(ROOT / "tools/nbval_sanitize.cfg"), *options, str(tmp_path),
         ]  # fmt: skip
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "NBVAL"))}
         inherited.pop("EMOTION_DATA_DIR", None)
@@ -45,7 +47,9 @@ def run(tmp_path):
     return run
 
 
-def test_tiers_that_hold(run):
+def test_tiers_that_hold(run, tmp_path):
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "test_slow.py").write_text("import time\n\n\ndef test():\n    time.sleep(0.2)\n")
     status, text = run(
         {
             "01_a.ipynb": [
@@ -65,9 +69,12 @@ def test_tiers_that_hold(run):
                 cell("print('here')", "on the real data\n", ["real-data"]),
             ],
         },
-        "-n2", "--dist", "loadfile", "--no-loadscope-reorder",
+        "-n2", "--dist", "loadfile", "--no-loadscope-reorder", "--ledger", str(tmp_path / "ledger.json"),
     )  # fmt: skip
     assert status == 0, text
+    written = ledger.read(tmp_path / "ledger.json")
+    assert written["notebooks"].keys() == {"01_a", "02_b"} and all(written["notebooks"].values())
+    assert written["rooms"].keys() == {"core"} and written["rooms"]["core"] >= 0.2
     assert "01_a.ipynb: 10 cells, 8 exact, 1 tolerant, 1 ignored, 0 figures" in text
     assert "02_b.ipynb: 7 cells, 5 exact, 0 tolerant, 0 ignored, 1 figures (pixels not" in text
     assert "book: 86.7% exact, 6.7% ignored" in text
@@ -108,7 +115,7 @@ def test_budgets_fail_the_run(run):
 
 @pytest.mark.parametrize("rows", [None, [{"text": "something else", "label": 0}], ["broken"]])
 def test_other_data_is_not_the_real_data(tmp_path, monkeypatch, rows):
-    from tests.nbval_tiers import why_not_compared
+    from tools.nbval_tiers import why_not_compared
 
     for split in ("train", "validation", "test") if rows else ():
         text = "".join(json.dumps(row) + "\n" if row != "broken" else "{" for row in rows)

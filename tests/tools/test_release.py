@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from tests import small_book
+from tests.tools import small_book
 from tools.gate.book import load
 from tools.gate.rules import problems
 from tools.notebook import repository

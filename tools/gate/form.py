@@ -17,16 +17,21 @@ from tools.notebook import (
 )
 
 MAX_LINES, MAX_MEDIAN, TEACHING_CELLS = 25, 6, (15, 25)
+MAX_SHORT = 12  # lines of a set-up cell after those for Colab, and of a cell that draws
 MANY_CELLS = {"07_silent_bugs.ipynb"}  # three short cells a bug
-LONG_ALLOWED = {"set-up", "exercise", "hide-input"}
+LONG_ALLOWED = {"exercise", "hide-input"}
 NOT_TEACHING = {
-    "set-up", "exercise", "check", "solution",
+    "set-up", "exercise", "solution",
     "hide-input", "hide-cell", "remove-cell", "remove-input",
 }  # fmt: skip
 
 
+def count_lines(source):
+    return sum(bool(line.strip()) for line in source.splitlines())
+
+
 def lines(cell):
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
+    return count_lines(cell.source)
 
 
 def teaching_cells(nb):
@@ -92,6 +97,8 @@ def figures(page):
         elif cell.cell_type == "code" and pictures(cell):
             meta = cell.metadata.get("mystnb", {})
             image, figure = meta.get("image", {}), meta.get("figure", {})
+            if lines(cell) > MAX_SHORT:
+                yield cell.id, f"draws in {lines(cell)} lines, at most {MAX_SHORT}: make it a function in book/figures/"
             if len(pictures(cell)) > 1:
                 yield cell.id, "more than one picture: they would share one alt text"
             if not is_sentence(image.get("alt", "")):
@@ -148,12 +155,21 @@ def colab(page):
         for url in re.findall(r"https://colab\.research\.google\.com/github/[^\s)\"']+", cell.source):
             if f"({url})" not in link:
                 yield cell.id, f"link to Colab is {url}, expected {link}"
-    code = code_cells(page.nb)
-    if not code or "set-up" not in tags(code[0]):
-        yield code[0].id if code else "-", "the first code cell must be tagged set-up"
-    elif not code[0].source.startswith(install_lines(page.repo)):
-        expected = install_lines(page.repo)
-        yield code[0].id, f"must start with these lines:\n{expected}"
+
+
+def set_up(page):
+    cell = next(iter(code_cells(page.nb)), None)
+    missing = sorted({"set-up", "hide-input"} - (tags(cell) if cell else set()))
+    if missing:
+        yield cell.id if cell else "-", f"the first code cell must be tagged {' and '.join(missing)}"
+    if cell is None:
+        return
+    start = install_lines(page.repo)
+    if not cell.source.startswith(start):
+        yield cell.id, f"must start with these lines:\n{start}"
+    own = count_lines(cell.source) - count_lines(start)
+    if own > MAX_SHORT:
+        yield cell.id, f"{own} lines after those for Colab, at most {MAX_SHORT}"
 
 
 def shown_code(page):

@@ -3,24 +3,18 @@
 import re
 
 from tools.gate.source import directives, prose
-from tools.notebook import code_cells, output_text, tags
+from tools.notebook import output_text
 
 WORDS = (1500, 3000)
-MIN_EXERCISES, QUIZ = 4, (4, 6)
-PARTS = ("Summary", "Check yourself", "Exercises", "Further reading")
-CARD_LINES = ("Needs", "Minutes", "Hardware", "Cost")
-ABOUT_EXERCISE = re.compile(
-    r"Difficulty: (?:easy|medium|hard) · (?P<minutes>\d+) minutes · objective (?P<objective>\d+)"
-)
-RESULT_LIKE = re.compile(
-    r"\d[\d.,]*\s?(?:%|per\s?cent\b|percentage points?\b)|(?<![\w.-])\d+\.\d+(?![\w.]*\d)"
-)
+QUIZ = (4, 6)
+PARTS = ("Summary", "Check yourself", "Exercises", "Further reading", "Solutions")
+CARD_LINES = ("Needs", "Minutes")
 ROW_WORDS = 8
 
 
 def word_count(nb):
     """Words of the running text; the quiz, of which a reader opens a part, does not count."""
-    cells = [cell for cell in nb.cells if cell.cell_type == "markdown" and not _is_quiz(cell)]
+    cells = [cell for cell in nb.cells if cell.cell_type == "markdown" and not is_quiz(cell)]
     text = "\n".join(prose(cell.source) for cell in cells)
     return len(re.findall(r"[A-Za-z][\w'’-]*", text))
 
@@ -29,20 +23,6 @@ def chapter_length(page):
     low, high = WORDS
     if page.is_chapter and not low <= word_count(page.nb) <= high:
         yield "-", f"{word_count(page.nb)} words, expected {low} to {high}"
-
-
-def no_typed_results(page):
-    for cell in page.nb.cells:
-        text = prose(cell.source) if cell.cell_type == "markdown" else ""
-        meta = cell.metadata.get("mystnb", {})
-        text += "\n" + meta.get("image", {}).get("alt", "")
-        text += "\n" + prose(meta.get("figure", {}).get("caption", ""))
-        for line in text.splitlines():
-            if found := "{cite" not in line and RESULT_LIKE.search(line):
-                yield cell.id, (
-                    f"figure typed in prose: {found[0]!r} in {line.strip()[:60]!r}; "
-                    "results stand in outputs, constants in `code` or $maths$"
-                )
 
 
 def no_dataset_rows(page):
@@ -92,108 +72,30 @@ def objectives(text):
     return re.findall(r"^\s*(\d+)\. \S", text, flags=re.M)
 
 
-def exercises(page):
-    if not page.is_chapter:
-        return
-    found = list(_exercises(page.nb))
-    if len(found) < MIN_EXERCISES:
-        yield "-", f"{len(found)} exercises, expected at least {MIN_EXERCISES}"
-    goals = {
-        number
-        for cell in page.nb.cells
-        for title, _, body in directives(cell.source, "admonition")
-        if title == "At a glance"
-        for number in objectives(body)
-    }
-    served = {about["objective"] for _, _, body, _ in found if (about := ABOUT_EXERCISE.search(body))}
-    for number in sorted(goals - served):
-        yield "-", f"objective {number} of the card has no exercise"
-    for cell, label, body, following in found:
-        about = ABOUT_EXERCISE.search(body)
-        if not label.startswith("ex-"):
-            yield cell.id, f"exercise label {label!r} must look like ex-gradients"
-        if not about:
-            yield cell.id, "must say 'Difficulty: easy · 10 minutes · objective 2' (easy, medium, hard)"
-        elif about["objective"] not in goals:
-            yield cell.id, f"objective {about['objective']} is not on the card"
-        yield from _stub_and_solution(cell, label, following)
-
-
-def _exercises(nb):
-    """(cell, label, body, cells up to the next exercise) of each exercise."""
-    starts = [
-        (i, found[0])
-        for i, cell in enumerate(nb.cells)
-        if cell.cell_type == "markdown" and (found := directives(cell.source, "exercise"))
-    ]
-    ends = [i for i, _ in starts[1:]] + [len(nb.cells)]
-    for (i, (_, options, body)), end in zip(starts, ends, strict=True):
-        yield nb.cells[i], options.get("label", ""), body, nb.cells[i + 1 : end]
-
-
-def _stub_and_solution(cell, label, following):
-    opened = closed = None
-    for i, other in enumerate(following):
-        for target, options, _ in directives(other.source, "solution-start"):
-            if target == label:
-                opened = i
-                if "dropdown" not in options.get("class", ""):
-                    yield other.id, "the solution needs :class: dropdown"
-        if directives(other.source, "solution-end"):
-            closed = i if closed is None else closed
-    if opened is None or closed is None or closed < opened:
-        yield cell.id, f"no {{solution-start}} {label} … {{solution-end}} after the exercise"
-        opened = closed = len(following)
-    parts = {
-        "exercise": (following[:opened], "not yet:"),
-        "solution": (following[opened:closed], "correct:"),
-    }
-    for tag, (cells, answer) in parts.items():
-        tagged = [c for c in cells if c.cell_type == "code" and tag in tags(c)]
-        if not tagged:
-            yield cell.id, f"no code cell tagged {tag}"
-        for c in tagged[-1:]:
-            if not re.search(r"\bcheck_\w+\(", c.source):
-                yield c.id, f"the {tag} cell must call its check_…()"
-            if not re.search(rf"^{answer} ", output_text(c), flags=re.M):
-                yield c.id, f"the {tag} cell must have printed '{answer} …'"
-
-
-def checks(page):
-    for cell in code_cells(page.nb):
-        if "check" in tags(cell):
-            if "hide-input" not in tags(cell):
-                yield cell.id, "a check cell must also be tagged hide-input"
-            if not re.search(r"^def check_\w+\(", cell.source, flags=re.M):
-                yield cell.id, "a check cell must define check_…()"
-            if re.search(r"^\s+(?:raise|assert)\b", cell.source, flags=re.M):
-                yield cell.id, "a check answers 'not yet: …' and never raises"
-
-
 def parts(page):
     """The end of a chapter, and a guess before its central cell."""
     if not page.is_chapter:
         return
     text = "\n".join(cell.source for cell in page.nb.cells if cell.cell_type == "markdown")
-    headings = [title for title in re.findall(r"^## (.+?)\s*$", text, flags=re.M) if title in PARTS]
-    if headings != list(PARTS):
-        yield "-", f"ends with the sections {headings}, expected {list(PARTS)}"
+    headings = re.findall(r"^## (.+?)\s*$", text, flags=re.M)
+    if headings[-len(PARTS) :] != list(PARTS) or set(PARTS) & set(headings[: -len(PARTS)]):
+        yield "-", f"ends with the sections {headings[-len(PARTS) :]}, expected {list(PARTS)}"
     if "**Before you run it" not in text:
         yield "-", "asks for no guess: **Before you run it:** …"
-    if "{cite" not in text.rpartition("\n## Further reading")[2]:
+    if "{cite" not in text.rpartition("\n## Further reading")[2].partition("\n## ")[0]:
         yield "-", "further reading cites nothing"
 
 
-def _is_quiz(cell):
+def is_quiz(cell):
     return cell.source.startswith("## Check yourself")
 
 
 def quiz(page):
     """Questions with answers to open, which work by keyboard, without tools, and on Colab."""
-    if page.is_chapter and not any(cell.cell_type == "markdown" and _is_quiz(cell) for cell in page.nb.cells):
+    if page.is_chapter and not any(cell.cell_type == "markdown" and is_quiz(cell) for cell in page.nb.cells):
         yield "-", "the quiz must be a cell of its own that starts with ## Check yourself"
     for cell in page.nb.cells:
-        if cell.cell_type != "markdown" or not _is_quiz(cell):
+        if cell.cell_type != "markdown" or not is_quiz(cell):
             continue
         numbers = re.findall(r"^\*\*(\d+)\.\*\* \S", cell.source, flags=re.M)
         low, high = QUIZ

@@ -50,11 +50,15 @@ def directives(text, name):
     return found
 
 
+def plain_python(source):
+    """A cell's source with IPython's own lines replaced by pass."""
+    return re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.M)
+
+
 def parse(source):
-    """The syntax tree of a cell, its IPython lines replaced by pass. None if it is no Python."""
-    plain = re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.M)
+    """The syntax tree of a cell, or None if it isn't valid Python."""
     try:
-        return ast.parse(plain)
+        return ast.parse(plain_python(source))
     except SyntaxError:
         return None
 

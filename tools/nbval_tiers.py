@@ -1,6 +1,6 @@
 """pytest plugin: strict nbval in three tiers, budgets, and reports that can be read.
 
-pytest -p tests.nbval_tiers --nbval --nbval-current-env book
+pytest -p tools.nbval_tiers --nbval --nbval-current-env book      with --ledger FILE: seconds go there, see ledger.py
 
 exact      every character of a cell's output must match, the default
 tolerant   tag tolerance-1e-3: decimals may differ by that much relatively, all else must match
@@ -22,20 +22,16 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-from tools.notebook import (
-    KERNEL_ENV,
-    MAX_IGNORED,
-    MIN_EXACT,
-    pictures,
-    shares,
-    tags,
-    tier,
-    tolerance,
-)
+from tools import ledger
+from tools.notebook import KERNEL_ENV, MAX_IGNORED, MIN_EXACT, pictures, shares, tags, tier, tolerance
 
 SECONDS = {"05_finetune": 480, "09_low_rank_updates": 180}  # kernel time by chapter
 OTHER_SECONDS = 90
 DECIMAL = re.compile(r"[-+]?\d+\.\d+(?:[eE][-+]?\d+)?")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--ledger", type=Path, help="a file to write seconds by notebook and by room of the tests to")
 
 
 def pytest_configure(config):
@@ -112,8 +108,7 @@ def pytest_collectstart(collector):
 
 
 def limit(notebook):
-    factor = float(os.environ.get("NBVAL_TIME_FACTOR", "1"))
-    return factor * SECONDS.get(Path(notebook).stem, OTHER_SECONDS)
+    return ledger.time_factor() * SECONDS.get(Path(notebook).stem, OTHER_SECONDS)
 
 
 @pytest.hookimpl(trylast=True)
@@ -154,16 +149,17 @@ class Report:
     def __init__(self, config):
         self.config = config
         self.cells, self.seconds, self.why = {}, Counter(), Counter()
+        self.rooms = Counter()  # seconds of other tests, by folder
         self.broken = []
 
     def pytest_runtest_logreport(self, report):
-        facts = dict(report.user_properties).get("notebook cell")
+        facts, file = dict(report.user_properties).get("notebook cell"), report.nodeid.partition("::")[0]
         if facts is None:
+            self.rooms[Path(file).parent.name] += report.duration
             return
-        notebook = report.nodeid.partition("::")[0]
-        self.seconds[notebook] += report.duration
+        self.seconds[file] += report.duration
         if report.when == "call":
-            self.cells.setdefault(notebook, []).append(facts)
+            self.cells.setdefault(file, []).append(facts)
             if facts["why"]:
                 self.why[facts["why"]] += 1
 
@@ -180,6 +176,10 @@ class Report:
                 self.broken.append(f"{exact:.1%} of the outputs are exact, at least {MIN_EXACT:.0%}")
             if ignored > MAX_IGNORED:
                 self.broken.append(f"{ignored:.1%} of the outputs are ignored, at most {MAX_IGNORED:.0%}")
+        if path := self.config.getoption("--ledger"):
+            notebooks = {Path(name).stem: seconds for name, seconds in self.seconds.items()}
+            for part, found in (("notebooks", notebooks), ("rooms", self.rooms)):
+                ledger.write(path, **{part: {name: round(found[name], 1) for name in sorted(found)}})
         if self.broken and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
