@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tools.browser import launch
+from tools.chapters import chapter_number
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPRESSED = {".woff", ".woff2", ".png", ".webp", ".jpg"}  # as they are
@@ -34,7 +35,9 @@ def weight(browser, page: Path) -> Counter:
 def main():
     from playwright.sync_api import sync_playwright
 
-    pages = [Path(name).resolve() for name in sys.argv[1:]] or sorted((ROOT / "_build/html/book").glob("[0-9]*.html"))
+    pages = [Path(name).resolve() for name in sys.argv[1:]] or [
+        page for page in sorted((ROOT / "_build/html/book").glob("*.html")) if chapter_number(page.stem)
+    ]
     with sync_playwright() as playwright:
         browser = launch(playwright)
         for page in pages:

@@ -1,4 +1,4 @@
-"""The built site in a real browser, and as files: it is whole, for everybody, and loads nothing from elsewhere."""
+"""The built site, as files and in a browser: it is complete, accessible, and loads nothing from elsewhere."""
 
 import re
 import struct
@@ -11,6 +11,7 @@ import pytest
 
 import lora_from_scratch
 from tests.site import CHAPTERS, PAGES, SITE, open_page, skip_unless_ci
+from tools.chapters import chapter_number
 from tools.page_weight import weight
 
 WIDTHS = (1280, 768, 390)
@@ -57,10 +58,10 @@ def test_css_loads_nothing_from_elsewhere():
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
 def test_chapter_is_numbered_by_its_file_and_opens_on_colab(page):
-    text, number = page.read_text(encoding="utf-8"), int(page.name[:2])
+    text, number = page.read_text(encoding="utf-8"), chapter_number(page.name)
     assert re.search(rf'<h1><span class="section-number">{number}\. </span>', text)
-    captions = re.findall(r'<span class="caption-number">\D*(\d+)\.\d+ </span>', text)
-    assert set(captions) == {str(number)}
+    captions = re.findall(r'<span class="caption-number">\D+? (\w+)\.\d+ </span>', text)
+    assert set(captions) == {number}
     assert re.search(rf"colab\.research\.google\.com/github/[^\"]+/book/{page.stem}\.ipynb", text)
 
 

@@ -1,8 +1,8 @@
-"""Sphinx extension: a chapter's number is the number in its file's name.
+"""Sphinx extension: a chapter's number is the one in its file's name, A1 for a1_tiny_adapters.
 
-Sphinx counts chapters in the order of the table of contents, so that 05_finetune
-would be chapter 4 while chapters are missing, and a1_tiny_adapters a number, too. Section numbers are corrected right
-after they are assigned; figures, equations and exercises take theirs from these.
+Sphinx counts along the table of contents, so an appendix would be chapter 18, and every chapter would change
+its number whenever one before it came or went. Section numbers are corrected right after Sphinx assigns them;
+figures, equations and exercises take theirs from these.
 """
 
 import sys
