@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 REQUIREMENTS ?= requirements.txt
-# An index of CPU builds of torch, for machines whose default index would bring CUDA along:
+# An index of CPU builds of torch, for machines whose default index would install CUDA, too:
 #   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
@@ -14,7 +14,7 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf weight test test-long gpu-check finetune outputs results tables lint clean repository release test-colab
+.PHONY: help book pdf weight test ledger test-long gpu-check finetune outputs results tables lint clean repository release test-colab
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -22,7 +22,7 @@ help: ## list the targets
 	@echo
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
 
-# Written last: a set-up that fails leaves no stamp and is tried again.
+# The stamp is written last, so a set-up that fails is tried again.
 $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" REQUIREMENTS="$(REQUIREMENTS)" TORCH_INDEX="$(TORCH_INDEX)" tools/setup.sh
 	@touch $@
@@ -30,16 +30,19 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 book: $(STAMP) ## build the site from the stored outputs, and say which page to open
 	@$(PY) -m tools.steps book
 
-pdf: $(STAMP) ## the whole book as one PDF, checked for what was cut or lost (minutes)
+pdf: $(STAMP) ## the whole book as one PDF, checked for anything cut or lost (minutes)
 	@$(PY) -m tools.pdf
 
-weight: $(STAMP) ## what each chapter's page weighs before it can be read, and of what
+weight: $(STAMP) ## how much each chapter's page loads before it can be read, by kind
 	@$(PY) -m tools.page_weight
 
 test: $(STAMP) ## everything: gate, types, site, package tests, every chapter, pages in a browser
 	@$(PY) -m tools.steps test
 
-test-long: $(STAMP) ## the package tests with those that test leaves out: a run killed at 20 moments
+ledger: $(STAMP) ## what the last make test spent its time on, beside the kept ledger (ARGS=--keep keeps it)
+	@$(PY) -m tools.ledger $(ARGS)
+
+test-long: $(STAMP) ## the package tests, with those too long for test: a run killed at 20 moments
 	@$(PY) -m pytest -q -m "long or not long" tests
 
 test-colab: $(STAMP) ## every notebook's first cells as on Colab, in fresh environments (minutes)
@@ -54,7 +57,7 @@ finetune: $(STAMP) ## fine-tune with defaults (ARGS="--rank 1 --epochs 2" change
 outputs: $(STAMP) ## execute notebooks and store their outputs (NB=book/02_lora_layer.ipynb for one)
 	$(PY) -m tools.run_notebooks $(NB)
 
-results: $(STAMP) ## train the runs that the book's tables are drawn from (hours)
+results: $(STAMP) ## train the runs behind the book's tables (hours)
 	@test -e results/yardsticks.json || $(PY) -m book.study.runs.baselines
 	$(PY) -m book.study.runs.sweep $(ARGS)
 

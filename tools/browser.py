@@ -1,4 +1,4 @@
-"""The Chromium that pages are tested, printed and drawn with."""
+"""The Chromium that tests, prints and draws pages."""
 
 import shutil
 import sys
@@ -17,6 +17,6 @@ def chromium():
 
 
 def launch(playwright):
-    """A running one; leaves with what was looked for where there is none."""
+    """A running browser; where there is none, exits with the names that were tried."""
     path = chromium() or sys.exit(f"error: no Chromium here: looked for {', '.join(NAMES)}")
     return playwright.chromium.launch(executable_path=path, args=FLAGS)

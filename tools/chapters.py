@@ -1,7 +1,7 @@
-"""Make what follows from book/chapters.yml, the one list of pages: _toc.yml and README's table.
+"""From book/chapters.yml, the one list of pages, make _toc.yml and README's table.
 
 python -m tools.chapters           rewrite them
-python -m tools.chapters --check   only say whether they are up to date (the gate asks this, too)
+python -m tools.chapters --check   only say whether they are up to date (the gate checks this too)
 """
 
 import re
@@ -47,7 +47,7 @@ def toc(root: Path) -> str:
 
 
 def readme(root: Path) -> str:
-    """README with its table of notebooks, each under the title that it gives itself."""
+    """README with its table of notebooks, each by the title in its first line."""
     repo, rows = repository(root), ["| chapter | on Colab |", "|---|---|"]
     for page in pages(root):
         path = root / "book" / f"{page}.ipynb"
@@ -63,7 +63,7 @@ def readme(root: Path) -> str:
 
 
 def outdated(root: Path) -> dict[Path, str]:
-    """The files that do not say what the list says, each with what it should hold."""
+    """The files that disagree with the list, each with the text that it should have."""
     made = {root / "_toc.yml": toc(root), root / "README.md": readme(root)}
     return {path: text for path, text in made.items() if path.read_text(encoding="utf-8") != text}
 

@@ -1,8 +1,8 @@
 """Every notebook's first cells on Colab, or nearly: python -m tools.colab
 
-In two fresh environments, with the oldest and with the newest transformers that the package
-takes, and a stand-in for Colab's module. The first cell clones and installs this repository's
-last commit, without a network. MiniLM's weights come from their package, not from the hub.
+It uses two fresh environments, with the oldest and the newest transformers that the package accepts, and a
+stand-in for Colab's module. The first cell clones and installs this repository's last commit without a
+network. MiniLM's weights come from their package, not from the hub.
 """
 
 import os
@@ -29,7 +29,7 @@ def pinned(name):
 
 
 def run(folder, transformers):
-    """Whether the cells ran, in an environment made for them alone."""
+    """Whether the cells ran, in an environment of their own."""
     folder.mkdir()
     python, repo = folder / "env/bin/python", repository(ROOT)
     constraints = folder / "constraints.txt"  # Colab's own torch and transformers stay, whatever a cell installs
@@ -51,7 +51,7 @@ def run(folder, transformers):
     notebooks = sorted((folder / "origin" / "book").glob("*.ipynb"))
     (folder / "content").mkdir()
     cells = [python, ROOT / "tools" / "colab_cells.py", folder / "content"]
-    # A process for each, as each has its kernel there: a chapter may switch gradients off.
+    # One process each, as on Colab each has its own kernel: a chapter may switch gradients off.
     failed = [path.name for path in notebooks if subprocess.run([*cells, path], env=environment, cwd=folder).returncode]
     versions = "import torch, transformers; print('torch', torch.__version__, 'transformers', transformers.__version__)"
     subprocess.run([python, "-c", versions], env=environment, check=True)

@@ -1,7 +1,7 @@
-"""Hold every notebook's compared outputs against those of an earlier commit, cell by cell.
+"""Compare every notebook's outputs with those of an earlier commit, cell by cell.
 
 python -m tools.compare_outputs COMMIT             how many are equal, and each that differs
-python -m tools.compare_outputs COMMIT --show 6    with so many lines of each difference
+python -m tools.compare_outputs COMMIT --show 6    and up to six lines of each difference
 
 Cells are matched by their ids, and notebooks by the ids that they share, so both may have moved or
 been renamed. Left out are pictures and outputs tagged nbval-ignore-output, which no test compares.
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def outputs(notebook) -> dict[str, str]:
-    """What is compared of a notebook: cell id -> text."""
+    """The outputs that are compared: cell id -> text."""
     compared = (cell for cell in code_cells(notebook) if tier(cell) in ("exact", "tolerant"))
     return {cell.id: re.sub(r"<Figure[^>]*>", "<Figure>", output_text(cell)) for cell in compared}
 
@@ -36,7 +36,7 @@ def at_commit(commit: str) -> dict[str, dict[str, str]]:
 
 
 def compare(old: dict[str, str], new: dict[str, str]) -> dict[str, list[str]]:
-    """The ids of the cells that are equal, differ, are gone and came."""
+    """The ids of the cells that are equal, that differ, that are gone and that are new."""
     both = [id for id in old if id in new]
     return {
         "equal": [id for id in both if old[id] == new[id]],

@@ -1,4 +1,4 @@
-"""pytest plugin: strict nbval in three tiers, budgets, and reports that can be read.
+"""pytest plugin: strict nbval in three tiers, with budgets and readable reports.
 
 pytest -p tools.nbval_tiers --nbval --nbval-current-env book      with --ledger FILE: seconds go there, see ledger.py
 
@@ -6,8 +6,8 @@ exact      every character of a cell's output must match, the default
 tolerant   tag tolerance-1e-3: decimals may differ by that much relatively, all else must match
 ignored    tag nbval-ignore-output: the cell runs, and asserts guard it
 
-Cells tagged real-data are compared only where the data, the weights and the device are those
-their outputs were made with; elsewhere they run and their asserts hold.
+Cells tagged real-data are compared only where data, weights and device are the ones that their outputs were
+made with. Elsewhere they run, and their asserts hold.
 """
 
 import copy
@@ -46,7 +46,7 @@ def why_not_compared():
     folder = os.environ.get("EMOTION_DATA_DIR")
     if not folder:
         return "EMOTION_DATA_DIR is not set"
-    # Late: a run without notebooks needs neither torch nor the data in this process.
+    # Imported late: a run without notebooks needs neither torch nor the data in this process.
     import torch
 
     from lora_from_scratch import LoraError
@@ -66,7 +66,7 @@ def why_not_compared():
 
 
 def same_within(test, reference, relative):
-    """Whether two texts differ in nothing but decimals, and in those by little."""
+    """Whether two texts differ only in decimals, and in those only a little."""
     return DECIMAL.split(test) == DECIMAL.split(reference) and all(
         math.isclose(float(x), float(y), rel_tol=relative)
         for x, y in zip(DECIMAL.findall(test), DECIMAL.findall(reference), strict=True)
@@ -82,7 +82,7 @@ def compare_outputs(self, test, ref, skip_compare=None):
         return exact_comparison(self, test, ref, skip_compare)
 
     def snap(new, stored):
-        # Sanitised first, so that a time and a loss may stand on one line.
+        # Sanitised first, so that one line may have a time and a loss.
         both = isinstance(new, str) and isinstance(stored, str)
         near = both and same_within(self.sanitize(new), self.sanitize(stored), relative)
         return stored if near else new
@@ -104,7 +104,7 @@ IPyNbCell.compare_outputs = compare_outputs
 
 def pytest_collectstart(collector):
     if isinstance(collector, IPyNbFile):
-        collector.skip_compare += ("image/svg+xml",)  # ids in it are random
+        collector.skip_compare += ("image/svg+xml",)  # its ids are random
 
 
 def limit(notebook):
@@ -113,7 +113,7 @@ def limit(notebook):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    # The longest first: with two processes the rest fits beside them.
+    # The longest come first, so that the rest fits next to them on two processes.
     items.sort(key=lambda item: -limit(item.path) if isinstance(item, IPyNbCell) else 0)
     for item in items:
         if isinstance(item, IPyNbCell):
@@ -136,7 +136,7 @@ def pytest_runtest_makereport(item, call):
     if isinstance(item, IPyNbCell) and call.when == "call" and report.failed:
         message = str(call.excinfo.value)
         if not message.startswith("Cell outputs differ"):
-            item.parent.broken_by = item.name  # what follows would only fail in its wake
+            item.parent.broken_by = item.name  # the cells after it would fail, too, and say nothing new
         lines = (line.strip() for line in item.cell.source.splitlines())
         code = next((line for line in lines if line and line[0] not in "#%!"), "")
         report.longrepr = f"{message} | id={item.cell.get('id')} | {code[:60]}\n{report.longrepr}"
@@ -144,7 +144,7 @@ def pytest_runtest_makereport(item, call):
 
 
 class Report:
-    """What the main process says at the end: one line a notebook, and the budgets."""
+    """What the main process says at the end: a line for each notebook, and broken budgets."""
 
     def __init__(self, config):
         self.config = config

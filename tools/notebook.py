@@ -1,4 +1,4 @@
-"""What a notebook of this book is: read by the gate, the runner and the tests alike."""
+"""What a notebook of this book looks like, for the gate, the runner and the tests."""
 
 import re
 from pathlib import Path
@@ -64,7 +64,7 @@ def code_cells(nb):
 
 
 def output_text(cell):
-    """All text that a cell's outputs show, pictures left out."""
+    """All text in a cell's outputs, without pictures."""
     parts = []
     for output in cell.get("outputs", []):
         parts.append(output.get("text", ""))
@@ -104,7 +104,7 @@ def tier(cell):
 
 
 def shares(tiers):
-    """(share exact, share ignored) of an iterable of tiers, figures left out."""
+    """The shares of exact and of ignored outputs among tiers, figures not counted."""
     counted = [tier for tier in tiers if tier in ("exact", "tolerant", "ignored")]
     if not counted:
         return 1.0, 0.0
@@ -130,8 +130,10 @@ def colab_link(repo, name):
 
 
 def install_lines(repo):
-    """The start of every notebook's first code cell. Cloned, not only installed: chapters
-    read run records by relative paths."""
+    """The start of every notebook's first code cell.
+
+    The repository is cloned and not only installed, because chapters read its run records.
+    """
     return f"""\
 import sys
 

@@ -1,6 +1,6 @@
 """Print the whole book as one PDF: python -m tools.pdf [FILE]    default: _build/lora-from-scratch.pdf
 
-Sphinx puts every page into one, Chromium typesets and prints it, which asks for no LaTeX.
+Sphinx puts all pages into one, and Chromium typesets and prints it, so no LaTeX is needed.
 """
 
 import re
@@ -23,8 +23,8 @@ TARGET = ROOT / "_build" / PDF
 SCALE = 0.85  # of type; 665 CSS pixels lie between the margins of A4
 MARGIN = {"top": "18mm", "bottom": "20mm", "left": "17mm", "right": "17mm"}
 FOOTER = '<div style="width:100%;text-align:center;font-size:8px"><span class="pageNumber"></span></div>'
-# What a reader of paper cannot do is done: what is folded is opened. The theme prints a title and
-# contents of its own; chapters are the headings that these name.
+# Nobody can unfold anything on paper, so everything is unfolded here. The theme prints a title and contents of
+# its own; the headings named in these contents are the chapters.
 PREPARE = """version => {
   document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'light';
   document.querySelectorAll('details').forEach(d => d.open = true);
@@ -36,7 +36,7 @@ PREPARE = """version => {
   document.querySelector('#jb-print-docs-body h1').insertAdjacentHTML('afterend', `<p>Version ${version}</p>`);
   return names;
 }"""
-# A table of many columns gets smaller type, rather than words and numbers broken in two.
+# A wide table gets smaller type, so that no word or number is broken in two.
 SHRINK = """() => {
   for (const table of document.querySelectorAll('article table')) {
     const edge = table.parentElement.getBoundingClientRect().right + 1;
@@ -44,11 +44,11 @@ SHRINK = """() => {
       table.style.fontSize = `${size}em`;
   }
 }"""
-FAULTS = {  # what was found -> how it is found, as a list
+FAULTS = {  # fault -> the script that lists where it is
     "images lost": "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)",
     "formulas not typeset": """() => [...document.querySelectorAll('.math')]
       .filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)""",
-    # Chromium shrinks nothing by itself: what is wider than the paper is lost.
+    # Chromium shrinks nothing, so whatever is wider than the paper is lost.
     "cut at the edge": """() => {
       const right = document.querySelector('article').getBoundingClientRect().right + 1;
       return [...document.querySelectorAll('article :is(pre, img, table, div.math)')]
@@ -59,14 +59,14 @@ FAULTS = {  # what was found -> how it is found, as a list
 
 
 def missing(chapters, text):
-    """The chapters whose names the printed text does not hold twice: in the contents and in their places."""
-    # NFKC: the letters f and i come out of a PDF as one sign.
+    """The chapters whose names aren't printed twice, in the contents and as a heading."""
+    # NFKC, because the letters f and i come out of a PDF as one character.
     squeezed = re.sub(r"\s", "", unicodedata.normalize("NFKC", text))
     return [name for name in chapters if squeezed.count(re.sub(r"\s", "", name)) < 2]
 
 
 def build():
-    """The one-page site. Its images and styles are named from the top folder, so it is moved there."""
+    """The one-page site, in the top folder, because its links to images and styles are relative to that."""
     builder = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "--builder", "singlehtml"]
     subprocess.run([*builder, "--path-output", str(WORK), "--all", "-q"], cwd=ROOT, check=True)
     site = WORK / "_build" / "singlehtml"
@@ -90,7 +90,7 @@ def main():
         found = {what: tab.evaluate(search) for what, search in FAULTS.items()}
         tab.pdf(path=target, format="A4", scale=SCALE, margin=MARGIN, print_background=True, outline=True, tagged=True,
                 display_header_footer=True, header_template="<span></span>", footer_template=FOOTER)  # fmt: skip
-    with pikepdf.open(target, allow_overwriting_input=True) as printed:  # Chromium writes each of 200,000 objects out
+    with pikepdf.open(target, allow_overwriting_input=True) as printed:  # Chromium writes each of 200,000 objects uncompressed
         printed.save(target, object_stream_mode=pikepdf.ObjectStreamMode.generate)
     pdf = pypdf.PdfReader(target)
     found["chapters missing"] = missing(chapters, "".join(sheet.extract_text() for sheet in pdf.pages))

@@ -1,9 +1,9 @@
-"""Make the data of chapter 1's rank slider: the pieces of two pictures, a byte a number.
+"""Make the data of chapter 1's rank slider: the pieces of two pictures, one byte per value.
 
 python -m tools.rank_slider
 
-Written to book/_static/rank-slider-data.js. It is a script and not JSON because a page
-that was opened as a local file may load tools, and may not fetch anything.
+It writes book/_static/rank-slider-data.js. That's a script and not JSON, because a page opened as a local
+file may load scripts but not fetch anything.
 """
 
 import base64

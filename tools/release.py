@@ -1,7 +1,7 @@
 """Make the archive of a release, with site, PDF and notebooks: python -m tools.release
 
-From a clean copy of the last commit, in which links to Colab and install lines name the tag
-vX.Y.Z where the branch stood. The version is pyproject.toml's; the tag is yours to set.
+It works in a clean copy of the last commit, in which links to Colab and install lines name the tag vX.Y.Z
+instead of the branch. The version is the one in pyproject.toml. Setting the tag is up to you.
 """
 
 import re
@@ -19,11 +19,11 @@ from tools.set_repository import name_ref
 
 ROOT = Path(__file__).resolve().parent.parent
 LICENSES = ("LICENSE", "LICENSE-text")
-STEPS = ("tools.gate", "tools.pdf", "tools.steps book")  # the site links to the PDF, if it is there
+STEPS = ("tools.gate", "tools.pdf", "tools.steps book")  # the site links to the PDF if there is one
 
 
 def refusals(root):
-    """Why the tree is none to release from."""
+    """Why this tree can't be released."""
     number = version(root)
     status = subprocess.run(["git", "status", "--porcelain"], cwd=root, check=True, capture_output=True, text=True).stdout
     if status:
@@ -45,7 +45,7 @@ def copy_of_commit(root, folder):
 
 
 def pack(copy, target):
-    """Write the archive; everything in it lies in a folder of the archive's name."""
+    """Write the archive, with everything in a folder that has its name."""
     built = copy / "_build"
     parts = [(path, Path("site") / path.relative_to(built / "html")) for path in sorted((built / "html").rglob("*"))]
     parts += [(path, Path("notebooks") / path.name) for path in sorted((copy / "book").glob("*.ipynb"))]
@@ -64,7 +64,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         copy = copy_of_commit(ROOT, Path(folder))
         name_ref(copy, f"v{number}")
-        for step in STEPS:  # the gate first: it compares every link and install line with _config.yml
+        for step in STEPS:  # the gate comes first, because it compares every link and install line with _config.yml
             subprocess.run([sys.executable, "-m", *step.split()], cwd=copy, check=True)
         pack(copy, target)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB. Next: git tag v{number}, and push it")

@@ -1,4 +1,4 @@
-"""Execute notebooks in place and write them in the book's one form.
+"""Execute notebooks in place and write them in the book's canonical form.
 
 python -m tools.run_notebooks                            every notebook of the book
 python -m tools.run_notebooks book/02_lora_layer.ipynb   one of them
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def execute(nb, folder):
-    # Timestamps would differ in every run; prints that arrive in two pieces are one output.
+    # Timestamps would differ from run to run. What is printed in two pieces becomes one output.
     client = NotebookClient(
         nb, timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False,
         coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
@@ -43,7 +43,7 @@ def main():
             if not args.no_run:
                 execute(nb, path.parent)
         except CellExecutionError as error:
-            # Outputs so far would hide where it broke: the file stays as it was.
+            # The file stays as it was: outputs up to here would hide where it broke.
             failed.append(path)
             print(f"{path}: not written, a cell failed\n{error}", file=sys.stderr)
             continue

@@ -1,7 +1,7 @@
 """Move the book to another address: python -m tools.set_repository URL
 
-The address stands in _config.yml; what is derived from it (links to Colab, install
-lines, citation) is rewritten in the same go.
+The address is kept in _config.yml. What's derived from it (links to Colab, install lines, citation) is
+rewritten along with it.
 """
 
 import re
@@ -23,7 +23,7 @@ def move(root, url):
 
 
 def name_ref(root, ref):
-    """Let links into the repository and install lines name another branch or tag: what a release does."""
+    """Let links into the repository and install lines name another branch or tag, as a release does."""
     repo = repository(root)
     slug, old = re.escape(repo.slug), re.escape(repo.branch)
     places = (rf"(?m)^(  branch: ){old}$", rf"({slug}/blob/){old}(?=/)", rf"( -b ){old}(?= https://github\.com/{slug})")

@@ -19,7 +19,7 @@ TYPES = ("types", "types of the package", [sys.executable, "-m", "mypy"])
 BUILD = (
     "site",
     "the site, every warning an error",
-    # --all: an incremental build would stay silent about an error it has reported once.
+    # --all, because an incremental build reports an error only once.
     [
         str(Path(sys.executable).parent / "jupyter-book"), "build", ".",
         "--all", "-q", "-W", "-n", "--keep-going",
@@ -30,7 +30,7 @@ TESTS = (
     "package tests, every chapter, pages in a browser",
     [
         sys.executable, "-m", "pytest", "-q", "-rfEs", "-p", "tools.nbval_tiers",
-        "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",  # the longest first, see plugin
+        "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",  # the longest first, see the plugin
         "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "900",
         "--nbval-sanitize-with", "tools/nbval_sanitize.cfg", "--ledger", str(ledger.LAST), "tests", "book",
     ],

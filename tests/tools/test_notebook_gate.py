@@ -176,7 +176,7 @@ def test_labels(root, id, new):
     if id != "plot":
         other.source = re.sub(r"(sol|ex)-task-2", new, other.source)
     small_book.write(root / "book" / "intro.ipynb", [*cells, other])
-    assert any(rule == "labels" and f"the label {new} stands in" in line for rule, line in found(root))
+    assert any(rule == "labels" and f"the label {new} is in" in line for rule, line in found(root))
 
 
 def test_budget(root):

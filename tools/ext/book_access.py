@@ -1,25 +1,25 @@
 """Sphinx extension: what the theme leaves undone for screen readers.
 
-Two buttons are in templates/: a label that hides their visible text from voice control
-is left out there. What is in the body is mended here.
+templates/ has two buttons without the label that would hide their visible text from voice control. What is
+wrong in the body of a page is fixed here.
 """
 
-MENDED = {
+FIXES = {
     # A list's children are items; docutils' role for an entry is deprecated.
     'role="doc-biblioentry"': 'role="listitem"',
-    # "Show code cell source" says more than the label that would be read in its place.
+    # "Show code cell source" says more than the label that would be read instead.
     '<summary aria-label="Toggle hidden content">': "<summary>",
-    # The empty corner of a table that has headings above and beside.
+    # The empty corner of a table that has headings at the top and at the side.
     '<th class="head"><p></p></th>': '<td class="head"></td>',
 }
 
 
-def mend(app, pagename, templatename, context, doctree):
-    for old, new in MENDED.items():
+def fix(app, pagename, templatename, context, doctree):
+    for old, new in FIXES.items():
         if context.get("body"):
             context["body"] = context["body"].replace(old, new)
 
 
 def setup(app):
-    app.connect("html-page-context", mend)
+    app.connect("html-page-context", fix)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Sphinx extension: what a page says of itself: its version, the book's PDF, and a card for where its link is shared."""
+"""Sphinx extension: what a page says about itself: its version, the book's PDF, and a card for shared links."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ def version(root):
 
 
 def address(root):
-    """Where GitHub Pages puts the site of the repository in _config.yml: a card needs whole addresses."""
+    """Where GitHub Pages puts this repository's site: a card needs whole addresses."""
     url = yaml.safe_load((Path(root) / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
     owner, name = url.removeprefix("https://github.com/").split("/")
     return f"https://{owner.lower()}.github.io/{name}"
@@ -47,7 +47,7 @@ def bring_pdf(app, failed):
     if pdf:
         shutil.copy(pdf, app.outdir)
     elif (Path(app.confdir) / "_build" / PDF).exists():
-        print(f"_build/{PDF} is older than the book and stays out of the site: `make pdf` makes it anew")
+        print(f"_build/{PDF} is older than the book and stays out of the site: run `make pdf` to make a new one")
 
 
 def add_card(app, pagename, templatename, context, doctree):
@@ -56,7 +56,7 @@ def add_card(app, pagename, templatename, context, doctree):
         "og:type": "book", "og:site_name": app.config.html_title, "og:title": title,
         "og:description": ABOUT, "og:url": f"{site}/{pagename}.html", "og:image": f"{site}/_static/card.png",
         "og:image:width": 1200, "og:image:height": 630,
-        "og:image:alt": "Test accuracy of LoRA beside training everything and training the head alone.",
+        "og:image:alt": "Test accuracy of LoRA next to training everything and training the head alone.",
     }  # fmt: skip
     tags = [f'<meta property="{name}" content="{escape(str(value))}" />' for name, value in card.items()]
     tags += ['<meta name="twitter:card" content="summary_large_image" />', f'<meta name="description" content="{ABOUT}" />']

@@ -1,8 +1,8 @@
-"""Sphinx extension: no loader of a third party on any page."""
+"""Sphinx extension: no page loads anything from a third party."""
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
-    """The theme adds Thebe's loader, which names a host, even where Thebe is off."""
+    """The theme adds Thebe's loader, which names another host, even where Thebe is off."""
 
     def is_thebe(js):
         text = f"{getattr(js, 'filename', '') or ''} {getattr(js, 'attributes', {}).get('body', '')}"

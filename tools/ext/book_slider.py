@@ -1,6 +1,6 @@
-"""Sphinx extension: the tools of a picture to play with, on the page that holds it and on no other."""
+"""Sphinx extension: the scripts of an interactive picture, only on the page that has the picture."""
 
-SCRIPTS = {  # class of the picture's box -> its tools, in this order
+SCRIPTS = {  # class of the picture's box -> its scripts, in this order
     "rank-slider": ("rank-slider-data.js", "rank-slider.js"),
     "rank-scale": ("rank-scale.js",),
 }

@@ -1,6 +1,6 @@
-"""Sphinx extension: a page weighs what its reader needs, and no more.
+"""Sphinx extension: a page weighs no more than its reader needs.
 
-Done to the finished site, in _build/ alone; the notebooks keep their pictures as they are.
+It changes the finished site in _build/ only; notebooks keep their pictures as they are.
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from fontTools import subset
 from PIL import Image
 
-LARGE = 100_000  # bytes: a picture that is larger without loss is a photograph
+LARGE = 100_000  # bytes: a picture that stays larger than this without loss is a photograph
 
 
 def finish(app, error):
@@ -19,14 +19,14 @@ def finish(app, error):
     pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     names = lighter_pictures(site / "_images")
     for path, text in pages.items():
-        # Every icon there is, drawn by a script of 1.5 MB; the theme's style sheet draws them with fonts, too.
+        # A script of 1.5 MB that draws every icon there is; the theme's style sheet draws them with fonts anyway.
         text = re.sub(r'<script src="[^"]*/fontawesome\.js[^"]*"></script>', "", text)
         path.write_text(re.sub(r"[0-9a-f]{64}\.png", lambda name: names.get(name[0], name[0]), text), encoding="utf-8")
     fewer_icons(site / "_static", " ".join(pages.values()))
 
 
 def lighter_pictures(folder: Path) -> dict[str, str]:
-    """Write cells' PNG pictures as WebP: without loss, a photograph with one that nobody sees. Returns new names by old."""
+    """Turn cells' PNG pictures into WebP, without loss or, for a photograph, without visible loss. Returns new names by old."""
     names = {}
     for png in sorted(folder.glob("*.png")):
         webp = png.with_suffix(".webp")
@@ -43,7 +43,7 @@ def lighter_pictures(folder: Path) -> dict[str, str]:
 
 
 def fewer_icons(static: Path, text: str) -> None:
-    """Leave in the icon fonts what pages, tools and styles name."""
+    """Keep only those icons in the fonts that pages, scripts and styles name."""
     css = "".join(path.read_text(encoding="utf-8") for path in sorted((static / "styles").glob("*.css")))
     icon = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}')
     text += "".join(path.read_text(encoding="utf-8") for path in (static / "tools").glob("*theme.js"))

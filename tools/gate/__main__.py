@@ -1,4 +1,4 @@
-"""The gate: what must hold of every notebook, checked in seconds and without a kernel.
+"""The gate: what every notebook must comply with, checked in seconds and without a kernel.
 
 python -m tools.gate [FOLDER]    default: the repository
 """

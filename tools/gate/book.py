@@ -1,4 +1,4 @@
-"""The book as the gate sees it, and rules on the book as a whole: they yield (file, message)."""
+"""The book as the gate sees it, and rules on the book as a whole, which yield (file, message)."""
 
 import ast
 import json
@@ -91,13 +91,13 @@ def in_contents(book):
             yield chapters.LIST, f"{page.path.stem} is missing: it would silently be left out of the book"
     names = [name for name in listed if chapters.chapter_number(name)]
     if names != sorted(names):
-        yield chapters.LIST, f"chapters stand in the order {', '.join(names)}, expected rising numbers"
+        yield chapters.LIST, f"chapters are listed in the order {', '.join(names)}, expected rising numbers"
     for path in chapters.outdated(book.root):
         yield path.name, f"not what {chapters.LIST} says: run python -m tools.chapters"
 
 
 def labels(book):
-    """A label means one thing in the whole book: Sphinx numbers and links by it."""
+    """A label means one thing in the whole book, because Sphinx numbers and links by it."""
     found = {}
     for page in book.pages:
         for cell in page.nb.cells:
@@ -107,7 +107,7 @@ def labels(book):
                 names += re.findall(r"^\$\$[ ]*\((\S+)\)", cell.source, flags=re.M)
             for name in filter(None, names):
                 if name in found:
-                    yield f"book/{page.path.name}", f"{cell.id}: the label {name} stands in {found[name]}, too"
+                    yield f"book/{page.path.name}", f"{cell.id}: the label {name} is in {found[name]} as well"
                 found[name] = page.path.name
 
 
@@ -121,7 +121,7 @@ def budget(book):
 
 
 def addresses(book):
-    """Links in the plain files lead to the address in _config.yml, and to notebooks there are."""
+    """Links in plain files lead to the address in _config.yml and to notebooks that exist."""
     names = {page.path.name for page in book.pages}
     for path in _files(book, ("*.md", "book/*.md", "CITATION.cff", "LICENSE-text")):
         text, name = path.read_text(encoding="utf-8"), str(path.relative_to(book.root))

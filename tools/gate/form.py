@@ -60,7 +60,7 @@ def clean_outputs(page):
                 yield cell.id, f"stored stderr: {output.text.strip()[:60]!r}"
             data = output.get("data", {})
             if "application/vnd.jupyter.widget-view+json" in data:
-                yield cell.id, "stored widget: nothing shows it without a kernel"
+                yield cell.id, "stored widget: without a kernel nothing shows it"
             html = data.get("text/html", "")
             if re.search(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", html):
                 yield cell.id, "output loads something from another host"

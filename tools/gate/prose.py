@@ -13,7 +13,7 @@ ROW_WORDS = 8
 
 
 def word_count(nb):
-    """Words of the running text; the quiz, of which a reader opens a part, does not count."""
+    """Words of the running text, without the quiz, of which a reader opens only a part."""
     cells = [cell for cell in nb.cells if cell.cell_type == "markdown" and not is_quiz(cell)]
     text = "\n".join(prose(cell.source) for cell in cells)
     return len(re.findall(r"[A-Za-z][\w'’-]*", text))
@@ -73,7 +73,7 @@ def objectives(text):
 
 
 def parts(page):
-    """The end of a chapter, and a guess before its central cell."""
+    """A chapter's last sections, and a guess before its central cell."""
     if not page.is_chapter:
         return
     text = "\n".join(cell.source for cell in page.nb.cells if cell.cell_type == "markdown")
@@ -91,7 +91,7 @@ def is_quiz(cell):
 
 
 def quiz(page):
-    """Questions with answers to open, which work by keyboard, without tools, and on Colab."""
+    """Questions with answers to open, which work by keyboard, without scripts, and on Colab."""
     if page.is_chapter and not any(cell.cell_type == "markdown" and is_quiz(cell) for cell in page.nb.cells):
         yield "-", "the quiz must be a cell of its own that starts with ## Check yourself"
     for cell in page.nb.cells:

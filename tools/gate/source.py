@@ -9,7 +9,7 @@ DIRECTIVE = re.compile(r"\{(?P<name>[\w:-]+)\}\s*(?P<title>.*)")
 
 
 def prose(text):
-    """Markdown without code, maths, addresses and directive options; lines are kept."""
+    """Markdown without code, maths, addresses and directive options; line breaks are kept."""
     text = "\n".join(_outside_code(text.splitlines()))
     # A role such as {cite}`hu2022lora` leaves its name; then a plain code span is code.
     text = re.sub(r"(\{[\w:-]+\})`[^`]*`", r"\1", text)
