@@ -85,14 +85,14 @@ def exercise(n):
     return [
         text(f"exercise-{n}", f"```{{exercise}} Task {n}\n:label: ex-task-{n}\n"
              f"*Difficulty: easy · 10 minutes · objective {1 + n % 2}*\n\nSet x to one.\n```"),
-        code(f"stub-{n}", f"x = None  # your turn\nch01.task_{n}(x)", "not yet: x is not 1\n", tags=["exercise"]),
+        code(f"stub-{n}", f"ch01.data()\nx = None  # your turn\nch01.task_{n}(x)", "not yet: x is not 1\n", tags=["exercise"]),
     ]  # fmt: skip
 
 
 def solution(n):
     return [
         text(f"start-{n}", f"```{{solution-start}} ex-task-{n}\n:label: sol-task-{n}\n:class: dropdown\n```"),
-        code(f"solution-{n}", f"x = 1\nch01.task_{n}(x)", "correct: one\n", tags=["solution"]),
+        code(f"solution-{n}", f"print(ch01.more())\nx = 1\nch01.task_{n}(x)", "7\ncorrect: one\n", tags=["solution"]),
         text(f"end-{n}", "```{solution-end}\n```"),
     ]  # fmt: skip
 

@@ -53,30 +53,31 @@ def solutions(page):
     expected, there = [label for _, label, _, _ in found], [label for _, label, _, _ in solved]
     if expected != there:
         yield "-", f"the section Solutions solves {there}, expected {expected}, in the exercises' order"
-    calls = {}
+    checks = {}
     for cell, label, _, following in found:
-        calls[label] = yield from _answered(page, cell, following, "exercise", "not yet: ")
+        checks[label] = next(reversed((yield from _answered(page, cell, following, "exercise", "not yet: "))), None)
     for cell, label, options, following in solved:
         if "dropdown" not in options.get("class", ""):
             yield cell.id, "the solution needs :class: dropdown"
         if following is None:
             yield cell.id, f"the solution of {label} has no {{solution-end}}"
             continue
-        made = yield from _answered(page, cell, following, "solution", "correct: ")
-        if calls.get(label) and made - calls[label]:
-            yield cell.id, f"the solution calls {', '.join(sorted(made))}, its stub {', '.join(sorted(calls[label]))}"
+        called = yield from _answered(page, cell, following, "solution", "correct: ")
+        if checks.get(label) and checks[label] not in called:
+            yield cell.id, f"the solution calls {', '.join(called) or 'no check'}, its stub {checks[label]}"
 
 
 def _answered(page, cell, following, tag, verdict):
-    """Yield what is wrong with the cells so tagged; return the checks that they call."""
+    """Yield what is wrong with the cells so tagged; return what they call of the page's checks, the verdict last."""
     tagged = [c for c in following if c.cell_type == "code" and tag in tags(c)]
     if not tagged:
         yield cell.id, f"no code cell tagged {tag}"
-        return set()
-    called = set(re.findall(rf"\b({module(page)}\.\w+)\(", "\n".join(c.source for c in tagged)))
+        return []
+    called = re.findall(rf"\b({module(page)}\.\w+)\(", "\n".join(c.source for c in tagged))
     if not called:
         yield tagged[-1].id, f"the {tag} cell must call its check, {module(page)}.…()"
-    if not output_text(tagged[-1]).startswith(verdict):
+    said = re.findall(r"^(?:not yet|correct): ", output_text(tagged[-1]), flags=re.M)
+    if set(said) != {verdict}:
         yield tagged[-1].id, f"the {tag} cell must have printed '{verdict}…'"
     return called
 
