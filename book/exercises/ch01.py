@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from exercises.judge import close, compare, expect, given, judged, number, run, tensor
+from exercises.judge import close, compare, expect, given, judged, number, parts, run, tensor
 from lora_from_scratch import energy, rank_for_energy
 
 
@@ -14,11 +14,8 @@ def power(largest_piece):
     for m, n in ((8, 6), (5, 9)):
         U, V = (torch.linalg.qr(torch.randn(size, 4).double()).Q for size in (m, n))
         W = U * torch.tensor([5, 3, 2, 1]).double() @ V.T
-        got = run(largest_piece, W.clone(),
-                  advice=f"W is float64 {[m, n]}; u has an entry for each row, v for each column")  # fmt: skip
-        expect(isinstance(got, (tuple, list)) and len(got) == 3, "return three things: sigma, u and v")
-        sigma, u, v = got
-        given(sigma=sigma, u=u, v=v)
+        advice = f"W is float64 {[m, n]}; u has an entry for each row, v for each column"
+        sigma, u, v = parts(run(largest_piece, W.clone(), advice=advice), "sigma", "u", "v")
         sigma = number(sigma, "sigma")
         expect(getattr(u, "shape", None) != (n,) or getattr(v, "shape", None) != (m,), "you've swapped u and v")
         u, v = tensor(u, (m,), "u").detach(), tensor(v, (n,), "v").detach()
@@ -27,10 +24,9 @@ def power(largest_piece):
             expect(abs(t.norm() - 1) <= 1e-6, f"{name} has length {t.norm():.3g}, expected 1")
         expect(abs(sigma - 25) >= 1e-3, "sigma is squared: it's the length of W v, not of W.T W v")
         expect(sigma >= 0 and u @ W @ v >= 0, "the signs don't match: sigma is positive, and u points along W v")
-        expect(abs(sigma - 5) <= 1e-6,
-               f"sigma is {sigma:.6f}, expected the largest, 5: more rounds, or W where you need W.T?")  # fmt: skip
-        expect(close(sigma * torch.outer(u, v), 5 * torch.outer(U[:, 0], V[:, 0]), rtol=0),
-               "sigma is right, but u and v aren't there yet: they settle more slowly, so more rounds")  # fmt: skip
+        expect(abs(sigma - 5) <= 1e-6, f"sigma is {sigma:.6f}, expected 5: more rounds, or W where you need W.T?")
+        near = close(sigma * torch.outer(u, v), 5 * torch.outer(U[:, 0], V[:, 0]), rtol=0)
+        expect(near, "sigma is right, but u and v aren't there yet: they settle more slowly, so more rounds")
     return "the largest piece of an 8 x 6 and of a 5 x 9 matrix"
 
 
@@ -43,8 +39,7 @@ def truncate(best):
         first = [torch.zeros(shape), *(U[:, :k] * S[:k] @ V[:k] for k in range(1, len(S) + 1)), W]  # by their count
         for k in (1, 3, 9):
             where = f"for W {list(shape)} and k = {k}"
-            mine = run(best, W.clone(), k,
-                       advice="full_matrices=False gives shapes that fit, and V comes transposed already")  # fmt: skip
+            mine = run(best, W.clone(), k, advice="full_matrices=False gives shapes that fit; V comes transposed")
             expect(not isinstance(mine, (tuple, list)), "return one matrix, the sum of the pieces, not its factors")
             mine = tensor(mine, shape, f"{where} your answer").detach()
             error, tail = (W - mine).square().sum(), S[k:].square().sum()
@@ -58,8 +53,7 @@ def truncate(best):
                 "this is piece number k + 1 alone; Python counts from zero": first[k + 1] - first[k],
                 "this is what's left out": W - first[k],
                 "this is W itself": W,
-                "V is transposed: its rows are the v already":
-                    U[:, :k] * S[:k] @ (V.T if V.shape == V.T.shape else V)[:k],
+                "V is transposed: its rows are the v": U[:, :k] * S[:k] @ (V.T if len(V) == shape[1] else V)[:k],
             }, f"{where} the squared error is {error:.4f}, the tail's energy {tail:.4f}", rtol=1e-5)  # fmt: skip
             for _ in range(1000 if k == 3 else 0):
                 Q = torch.linalg.qr(torch.randn(shape[0], k).double()).Q
@@ -71,12 +65,11 @@ def truncate(best):
 def budget(break_evens, cost, X, shuffled):
     given(break_evens=break_evens)
     expect(isinstance(break_evens, (tuple, list)) and len(break_evens) == 2, "break_evens must hold two ranks")
-    for rank, (m, n), right in zip(break_evens, ((768, 768), (1536, 384)), (384, 307), strict=True):
-        mine = number(rank, "a rank in break_evens")
+    for mine, (m, n), right in zip(break_evens, ((768, 768), (1536, 384)), (384, 307), strict=True):
+        mine = number(mine, "a rank in break_evens")
         expect(mine % 1 == 0, f"{mine:g} isn't a rank: pieces come whole, and the last must still fit")
         word = "one more piece still fits" if mine < right else "too many"
-        expect(mine == right,
-               f"{mine:.0f} pieces of {m} x {n} hold {mine * (m + n):,.0f} values, W {m * n:,}: {word}")  # fmt: skip
+        expect(mine == right, f"{mine:.0f} pieces hold {mine * (m + n):,.0f} values, the matrix {m * n:,}: {word}")
     torch.manual_seed(7)
     tall = torch.randn(40, 15).double() * torch.arange(15, 0, -1)
     for name, W in {"X": X, "shuffled": shuffled, "a tall matrix": tall, "a wide matrix": tall.T}.items():
@@ -106,7 +99,7 @@ def budget(break_evens, cost, X, shuffled):
 @judged
 def gaussian(guess, measured):
     expect(guess is not None, "guess first; a wrong guess costs nothing")
-    expect(measured is not None, "measured is None; make the matrix and count")
+    given(measured=measured)
     guess, measured = number(guess, "guess"), number(measured, "measured")
     expect(1 <= guess <= 384, "the guess must be a rank from 1 to 384")
     expect(not 0 < measured < 1, "measured must be a rank, a whole number, not a share")
@@ -140,9 +133,7 @@ def floor(function):
         squares = torch.linalg.svdvals(outputs).square() / N
         for r in (1, 2, 3, 5):
             where = f"for {name} inputs and r = {r}"
-            advice = f"{where}: inputs are rows, [N, in]" if N > 4 else (
-                "four inputs span four directions, so outputs and covariance have rank 4 at most: "
-                "from r = 4 on the floor is zero")  # fmt: skip
+            advice = "inputs are rows, [N, in]" if N > 4 else "four inputs span only four directions"
             mine = number(run(function, T.clone(), inputs.clone(), r, advice=advice), f"{where} your answer")
             right = squares[r:].sum()
             compare(mine, right, {

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from exercises.judge import close, compare, expect, given, judged, number, run, tensor, whole
+from exercises.judge import close, compare, expect, given, judged, number, parts, run, tensor, whole
 from lora_from_scratch import LoRALinear
 
 
@@ -23,8 +23,7 @@ def layer(function):
     B = nn.init.normal_(own.lora_B.weight).detach()
     for shape in ((6, 5), (2, 3, 5)):
         x = torch.randn(shape).double()
-        advice = (f"for x {list(shape)}, which matrices do you have to transpose before a row can meet them?"
-                  if len(shape) == 2 else f"for x {list(shape)}, the features are still the last axis")  # fmt: skip
+        advice = "which matrices meet a row transposed?" if len(shape) == 2 else "the features are still the last axis"
         right, frozen, path = own(x).detach(), x @ W.T + b, x @ A.T @ B.T
         mine = tensor(run(function, x, W, b, A, B, 6, advice=advice), right.shape, f"for x {list(shape)} your answer")
         compare(mine, right, {
@@ -53,19 +52,15 @@ def gradients(function):
         loss = (G * (1.5 * x @ A.T @ B.T)).sum()
         wanted = dict(zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True))
         with torch.inference_mode():  # no autograd
-            got = run(function, x.detach(), G, A.detach(), B.detach(), 1.5)
-        expect(isinstance(got, (tuple, list)) and len(got) == 3, "return three tensors, dA, dB and dx")
-        given(**dict(zip(wanted, got, strict=True)))
+            got = parts(run(function, x.detach(), G, A.detach(), B.detach(), 1.5), *wanted)
         shapes = [getattr(g, "shape", None) for g in got[:2]]
         expect(shapes != [B.shape, A.shape], "you've swapped dA and dB; return dA first")
         for (name, right), mine in zip(wanted.items(), got, strict=True):
-            advice = "it has the shape of x" if name == "dx" else "sum over all the leading axes"
-            mine = tensor(mine, right.shape, name, advice)
+            mine = tensor(mine, right.shape, name, "sum over the leading axes" if name != "dx" else "shaped like x")
             slips = {f"{name} lacks the scaling s": right / 1.5, f"{name} has the scaling s twice": 1.5 * right}
             otherwise = f"{name} has the right shape, but the wrong values{'' if B is trained else ' when B is zero'}"
             compare(mine, right, slips if right.any() else {}, otherwise, rtol=1e-9, atol=1e-12)
-    return ("all three match autograd in float64, and with B = 0 only dB is non-zero "
-            "(only you can see whether you formed a matrix of size [out, in])")  # fmt: skip
+    return "all three match autograd in float64; only you can see whether you formed a matrix of size [out, in]"
 
 
 @judged
@@ -96,10 +91,8 @@ def orthonormal(A_tidy, B_tidy):
     A, B = adapter()
     A_tidy, B_tidy = tensor(A_tidy, A.shape, "A_tidy"), tensor(B_tidy, B.shape, "B_tidy")
     gram = A_tidy @ A_tidy.T
-    lengths = close(gram.diagonal(), torch.ones(4), atol=1e-4)
-    expect(not lengths or close(gram, torch.eye(4), atol=1e-4),
-           "the rows of A_tidy have length one, but they aren't orthogonal")  # fmt: skip
-    expect(lengths, "A_tidy @ A_tidy.T isn't the identity")
+    expect(close(gram.diagonal(), torch.ones(4), atol=1e-4), "A_tidy @ A_tidy.T isn't the identity")
+    expect(close(gram, torch.eye(4), atol=1e-4), "the rows of A_tidy have length one, but they aren't orthogonal")
     compare(B_tidy @ A_tidy, B @ A, {
         "A_tidy is orthonormal; now B has to undo what you did to A": B @ A_tidy,
     }, "A_tidy is orthonormal, but the product has changed. If A is M @ A_tidy, "
@@ -121,8 +114,8 @@ def teacher(losses):
     total = energy.sum().item()
     for r, loss in enumerate([number(loss, "a loss") for loss in losses], 1):
         tail = energy[r:].sum().item() if r < 4 else 0.0
-        expect(not math.isnan(loss) and loss <= 2 * total,
-               f"rank {r} diverged ({loss:.3g}): the learning rate is too large, or D has the wrong sign")  # fmt: skip
+        diverged = f"rank {r} diverged ({loss:.3g}): the learning rate is too large, or D has the wrong sign"
+        expect(not math.isnan(loss) and loss <= 2 * total, diverged)
         expect(abs(loss - total) >= 1e-6, f"at rank {r} the student has learnt nothing: are A and B both zero?")
         expect(loss >= tail - 1e-6, f"rank {r} reports {loss:.4f}, less than the {tail:.4f} that's possible: "
                                     "is the loss a sum over all entries, and the rank what you think?")  # fmt: skip
@@ -156,8 +149,7 @@ def twins(rate_A, rate_B):
     first, second = train_twin(2, 1 / 64, 1 / 64), train_twin(8, rate_A, rate_B)
     advice = {1 / 256: "B must move a quarter as far, and its gradient is four times as large",
               1 / 64: "with s = 4 it can't stay as it was"}  # fmt: skip
-    expect(second[1] == first[1],
-           f"the second loss differs already, so B's learning rate is too {'small' if rate_B < 1 / 1024 else 'large'}: "
-           + advice.get(rate_B, "after one step only B has moved"))  # fmt: skip
+    wrong, why = "small" if rate_B < 1 / 1024 else "large", advice.get(rate_B, "after one step only B has moved")
+    expect(second[1] == first[1], f"the second loss differs already, so B's learning rate is too {wrong}: {why}")
     expect(first == second, "B's learning rate is right; A's gradient holds s B, a product that both runs share")
     return f"all {len(first)} losses are equal in every bit"

@@ -15,8 +15,8 @@ def floors(accuracy, macro_f1, at_random):
     shares, how = (0.6, 0.3, 0.1), {"rtol": 0, "atol": 6e-4}
     p = max(shares)
     f1 = 2 * p / (1 + p)
-    compare(number(accuracy, "accuracy"), p, {"give shares between 0 and 1, not percent": 100 * p},
-            "the accuracy is the share of the rows that are of the largest class", **how)  # fmt: skip
+    slips = {"give shares between 0 and 1, not percent": 100 * p}
+    compare(number(accuracy, "accuracy"), p, slips, "accuracy is the share of the rows of the largest class", **how)
     compare(number(macro_f1, "macro_f1"), f1 / 3, {f"the accuracy is right; macro_f1: {hint}": slip for hint, slip in {
         "that's the F1 of the class that is named; the other two count as well, with zero": f1,
         "that's the mean recall; precision counts, too": 1 / 3,
@@ -62,14 +62,13 @@ def audit(function, data):
     right, small = {0: True, 1: True, 2: True, 4: False}, "in the check's small example"
     mine, found = run(function, train, held), run(function, data.train, data.test)
     wrong = [type(answer).__name__ for answer in (mine, found) if not isinstance(answer, dict)]
-    expect(not wrong,
-           f"your function returns {' and '.join(wrong)}, expected a dictionary from row number to True or False")  # fmt: skip
+    expect(not wrong, f"you return {' and '.join(wrong)}, expected a dictionary from row number to True or False")
     expect(mine, f"you found nothing; {small} four rows leak, once only words are compared")
     expect({row - 1 for row in mine if isinstance(row, int)} != set(right), "number the rows from 0")
     missing, extra = sorted(set(right) - set(mine)), [row for row in mine if row not in right]
     expect(not extra, f"{extra} are no leaked rows of held_out {small}; the keys are row numbers of held_out")
-    expect(not missing, f"of held_out {small}, {[held.texts[row] for row in missing]} are in train, too, "
-                        "once only words are compared")  # fmt: skip
+    texts = [held.texts[row] for row in missing]
+    expect(not missing, f"of held_out {small}, {texts} are in train, too, once only words are compared")
     for row, agrees in right.items():
         text = held.texts[row]
         twins = [label for other, label in zip(train.texts, train.labels, strict=True) if words(other) == words(text)]
@@ -99,17 +98,16 @@ def tune(chosen, grade, exam, plain):
     if data.is_real:
         goal = records.load("yardsticks")["yardsticks"][1]["validation"]["accuracy"]
     expect(chosen is not None, f"chosen is to be a fitted bag_of_words(…); its goal on validation is {goal:.4f}")
-    expect(exam.asked <= 1, f"you read test {exam.asked} times; a score picked from several is no test. "
-                            "Make a fresh ch04.Exam(data), and ask once")  # fmt: skip
+    expect(exam.asked <= 1, f"you read test {exam.asked} times: make a fresh ch04.Exam(data), and ask it once")
     expect(hasattr(chosen, "score"), f"chosen is a {type(chosen).__name__}, expected a fitted bag_of_words(…)")
     reached = run(chosen.score, data.validation.texts, data.validation.labels, advice="fit chosen on data.train first")
     what = "no better than this chapter's settings" if reached <= plain else "on the way"
-    expect(reached >= goal - 0.0011,  # two rows of slack, for other processors
-           f"validation accuracy {reached:.4f} is {what}; the goal is {goal:.4f}")  # fmt: skip
-    expect(exam.asked and grade is not None,
-           "good on validation; now let exam.grade(chosen.predict(data.test.texts)) grade it, once")  # fmt: skip
-    expect(abs(number(grade, "grade") - chosen.score(data.test.texts, data.test.labels)) <= 1e-9,
-           "grade isn't what chosen scores on test; grade the model that you chose")  # fmt: skip
+    near = reached >= goal - 0.0011  # two rows of slack, for other processors
+    expect(near, f"validation accuracy {reached:.4f} is {what}; the goal is {goal:.4f}")
+    done = exam.asked and grade is not None
+    expect(done, "good on validation; now let exam.grade(chosen.predict(data.test.texts)) grade it, once")
+    same = abs(number(grade, "grade") - chosen.score(data.test.texts, data.test.labels)) <= 1e-9
+    expect(same, "grade isn't what chosen scores on test; grade the model that you chose")
     return f"validation {reached:.2f}, test {grade:.2f}, read once"
 
 
@@ -126,8 +124,8 @@ def gap(error, separate, same_rows, needed, power):
         "error: give a share, not points": 100 * right,
         "error: that's two standard errors": 2 * right,
     }, "error is the root of p (1 - p) / n", rtol=0.01, atol=0)  # fmt: skip
-    expect(abs(separate / (2.8 * right) - 1) >= 0.005,
-           "separate: that takes the error of one accuracy; a difference's is larger by the root of two")  # fmt: skip
+    single = abs(separate / (2.8 * right) - 1) < 0.005
+    expect(not single, "separate: that takes the error of one accuracy; a difference's is larger by the root of two")
     for name, size, apart in (("separate", separate, 2 * 0.93 * 0.07), ("same_rows", same_rows, 0.04)):
         expect(0 < size < apart, f"{name} is a share above 0 and below {apart:.2f}")
         found = power(size, apart)

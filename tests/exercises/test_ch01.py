@@ -34,7 +34,7 @@ def test_power():
     tells_apart(ch01.power, {
         "returns None": (lambda W: None,),
         "stops with": (lambda W: W @ torch.randn(3, dtype=W.dtype),),
-        "return three things": of(lambda s, u, v: u),
+        "return 3 things": of(lambda s, u, v: u),
         "sigma is tensor([": of(lambda s, u, v: (u, s, v)),
         "swapped": of(lambda s, u, v: (s, v, u)),
         "u is []": of(lambda s, u, v: (s, s, v)),
@@ -117,7 +117,7 @@ def test_gaussian():
     assert told(ch01.gaussian, None, None) == "not yet: guess first; a wrong guess costs nothing"
     values = torch.linalg.svdvals(noise)
     tells_apart(ch01.gaussian, {
-        "make the matrix and count": (346, None),
+        "measured is None": (346, None),
         "guess is 'half', not a number": ("half", 196),
         "from 1 to 384": (0.5, 196),
         "not a share": (346, 0.51),
@@ -147,7 +147,7 @@ def test_floor():
     assert told(ch01.floor, lambda T, inputs, r: None).endswith("returns None")
     tells_apart(ch01.floor, {
         "inputs are rows": (lambda T, inputs, r: (inputs.T @ T).sum(),),
-        "four inputs span four": (by_whitening,),
+        "span only four directions": (by_whitening,),
         "inputs don't enter": (lambda T, inputs, r: torch.linalg.svdvals(T)[r:].square().sum(),),
         "another M does better": (of_T,),
         "take the mean": (lambda T, inputs, r: len(inputs) * tail(T, inputs, r),),

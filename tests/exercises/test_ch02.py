@@ -14,7 +14,7 @@ def test_layer():
     accepts(ch02.layer, lambda x, W, b, A, B, alpha: x @ (W + alpha / len(A) * B @ A).T + b)
     assert told(ch02.layer, lambda *_: None).endswith("returns None")
     tells_apart(ch02.layer, {
-        "transpose before a row": (lambda x, W, b, A, B, alpha: x @ W + b,),
+        "meet a row transposed": (lambda x, W, b, A, B, alpha: x @ W + b,),
         "still the last axis": (lambda x, W, b, A, B, alpha: torch.addmm(b, x, W.T) + 3 * x @ A.T @ B.T,),
         "expected a tensor [6, 4]": (lambda x, W, b, A, B, alpha: answer(x, W, b, A, B, 3).T,),
         "is float": (lambda x, W, b, A, B, alpha: 1.0,),
@@ -47,12 +47,12 @@ def test_gradients():
     tells_apart(ch02.gradients, {
         "returns None": (lambda *_: None,),
         "stops with RuntimeError": (lambda x, G, A, B, s: (G @ A, G @ A, G @ A),),
-        "three tensors": of(lambda s, dA, dB, dx: (dA, dB)),
+        "return 3 things: dA, dB, dx": of(lambda s, dA, dB, dx: (dA, dB)),
         "swapped dA and dB": of(lambda s, dA, dB, dx: (dB, dA, dx)),
         "dA is [7, 2]": of(lambda s, dA, dB, dx: (dA.T, dB, dx)),
         "dA is float": of(lambda s, dA, dB, dx: (0.0, dB, dx)),
-        "over all the leading axes": (lambda x, G, A, B, s: (s * (G @ B).mT @ x, s * G.mT @ (x @ A.T), s * G @ B @ A),),
-        "has the shape of x": of(lambda s, dA, dB, dx: (dA, dB, dx.flatten(0, -2))),
+        "over the leading axes": (lambda x, G, A, B, s: (s * (G @ B).mT @ x, s * G.mT @ (x @ A.T), s * G @ B @ A),),
+        "shaped like x": of(lambda s, dA, dB, dx: (dA, dB, dx.flatten(0, -2))),
         "dB lacks the scaling": of(lambda s, dA, dB, dx: (dA, dB / s, dx)),
         "dA has the scaling s twice": of(lambda s, dA, dB, dx: (s * dA, dB, dx)),
         "dA has the right shape, but the wrong values": of(lambda s, dA, dB, dx: (-dA, dB, dx)),

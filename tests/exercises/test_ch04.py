@@ -82,7 +82,7 @@ def test_audit(data):
     tells_apart(ch04.audit, {
         "returns None": (lambda train, held_out: None, data),
         "stops with AttributeError": (lambda train, held_out: train.text, data),
-        "returns list and list": (lambda train, held_out: list(audit(train, held_out)), data),
+        "you return list and list": (lambda train, held_out: list(audit(train, held_out)), data),
         "you found nothing": slip(key=str),
         "number the rows from 0": slip(first=1),
         "[3] are no leaked rows": slip(key=lambda text: re.sub("[^a-z0-9]", "", text.lower())),
