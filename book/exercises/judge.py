@@ -78,3 +78,11 @@ def compare(mine, right, slips: dict, otherwise: str, **how) -> None:
     """``mine`` is ``right``, or the hint of the slip that it is, or ``otherwise``."""
     hint = next((hint for hint, slip in slips.items() if close(mine, slip, **how)), otherwise)
     expect(close(mine, right, **how), hint)
+
+
+def parts(answer, *names: str):
+    """The parts of an answer that is a tuple or a list, one for each name, none of them None."""
+    several = isinstance(answer, (tuple, list)) and len(answer) == len(names)
+    expect(several, f"return {len(names)} things: {', '.join(names)}")
+    given(**dict(zip(names, answer, strict=True)))
+    return answer

@@ -1,0 +1,155 @@
+"""Chapter 1, the SVD: what its exercises are held against."""
+
+import math
+
+import torch
+
+from exercises.judge import close, compare, expect, given, judged, number, parts, run, tensor
+from lora_from_scratch import energy, rank_for_energy
+
+
+@judged
+def power(largest_piece):
+    torch.manual_seed(5)
+    for m, n in ((8, 6), (5, 9)):
+        U, V = (torch.linalg.qr(torch.randn(size, 4).double()).Q for size in (m, n))
+        W = U * torch.tensor([5, 3, 2, 1]).double() @ V.T
+        advice = f"W is float64 {[m, n]}; u has an entry for each row, v for each column"
+        sigma, u, v = parts(run(largest_piece, W.clone(), advice=advice), "sigma", "u", "v")
+        sigma = number(sigma, "sigma")
+        expect(getattr(u, "shape", None) != (n,) or getattr(v, "shape", None) != (m,), "you've swapped u and v")
+        u, v = tensor(u, (m,), "u").detach(), tensor(v, (n,), "v").detach()
+        expect(math.isfinite(sigma + u.sum() + v.sum()), "something isn't finite: scale to length one in every round")
+        for name, t in (("u", u), ("v", v)):
+            expect(abs(t.norm() - 1) <= 1e-6, f"{name} has length {t.norm():.3g}, expected 1")
+        expect(abs(sigma - 25) >= 1e-3, "sigma is squared: it's the length of W v, not of W.T W v")
+        expect(sigma >= 0 and u @ W @ v >= 0, "the signs don't match: sigma is positive, and u points along W v")
+        expect(abs(sigma - 5) <= 1e-6, f"sigma is {sigma:.6f}, expected 5: more rounds, or W where you need W.T?")
+        near = close(sigma * torch.outer(u, v), 5 * torch.outer(U[:, 0], V[:, 0]), rtol=0)
+        expect(near, "sigma is right, but u and v aren't there yet: they settle more slowly, so more rounds")
+    return "the largest piece of an 8 x 6 and of a 5 x 9 matrix"
+
+
+@judged
+def truncate(best):
+    torch.manual_seed(6)
+    for shape in ((12, 9), (9, 12), (10, 10)):
+        W = torch.randn(shape).double()
+        U, S, V = torch.linalg.svd(W, full_matrices=False)
+        first = [torch.zeros(shape), *(U[:, :k] * S[:k] @ V[:k] for k in range(1, len(S) + 1)), W]  # by their count
+        for k in (1, 3, 9):
+            where = f"for W {list(shape)} and k = {k}"
+            mine = run(best, W.clone(), k, advice="full_matrices=False gives shapes that fit; V comes transposed")
+            expect(not isinstance(mine, (tuple, list)), "return one matrix, the sum of the pieces, not its factors")
+            mine = tensor(mine, shape, f"{where} your answer").detach()
+            error, tail = (W - mine).square().sum(), S[k:].square().sum()
+            compare(mine, first[k], {
+                "the singular values are missing": U[:, :k] @ V[:k],
+                "the singular values are in twice": U[:, :k] * S[:k].square() @ V[:k],
+                "these are the smallest pieces; svd sorts the largest first": W - first[len(S) - k],
+                "these are k + 1 pieces": first[k + 1],
+                "these are k - 1 pieces": first[k - 1],
+                "this is piece number k alone": first[k] - first[k - 1],
+                "this is piece number k + 1 alone; Python counts from zero": first[k + 1] - first[k],
+                "this is what's left out": W - first[k],
+                "this is W itself": W,
+                "V is transposed: its rows are the v": U[:, :k] * S[:k] @ (V.T if len(V) == shape[1] else V)[:k],
+            }, f"{where} the squared error is {error:.4f}, the tail's energy {tail:.4f}", rtol=1e-5)  # fmt: skip
+            for _ in range(1000 if k == 3 else 0):
+                Q = torch.linalg.qr(torch.randn(shape[0], k).double()).Q
+                expect((W - Q @ Q.T @ W).square().sum() >= error, f"{where} a random projection comes closer")
+    return "every squared error is the tail's energy, and none of 1,000 random projections comes closer"
+
+
+@judged
+def budget(break_evens, cost, X, shuffled):
+    given(break_evens=break_evens)
+    expect(isinstance(break_evens, (tuple, list)) and len(break_evens) == 2, "break_evens must hold two ranks")
+    for mine, (m, n), right in zip(break_evens, ((768, 768), (1536, 384)), (384, 307), strict=True):
+        mine = number(mine, "a rank in break_evens")
+        expect(mine % 1 == 0, f"{mine:g} isn't a rank: pieces come whole, and the last must still fit")
+        word = "one more piece still fits" if mine < right else "too many"
+        expect(mine == right, f"{mine:.0f} pieces hold {mine * (m + n):,.0f} values, the matrix {m * n:,}: {word}")
+    torch.manual_seed(7)
+    tall = torch.randn(40, 15).double() * torch.arange(15, 0, -1)
+    for name, W in {"X": X, "shuffled": shuffled, "a tall matrix": tall, "a wide matrix": tall.T}.items():
+        for share in (0.9, 0.5, 0.99):
+            values, k, (m, n) = torch.linalg.svdvals(W), rank_for_energy(W, share), W.shape
+            unit, kept = (m + n) / (m * n), energy(W)
+            by_value = (values.cumsum(0) < share * values.sum()).sum() + 1
+            by_length = ((1 - kept).clamp(min=0).sqrt() > 1 - share).sum() + 1
+            mine = number(run(cost, W, share), f"cost({name}, {share})")
+            compare(mine, k * unit, {
+                "that's the rank; count the values that it stores": k,
+                "that's the count of values; divide by those of W": k * (m + n),
+                "that's the energy kept": kept[k - 1],
+                "one piece too few: the first k pieces must reach the share": (k - 1) * unit,
+                "one piece too many: energy(W)[0] belongs to rank 1": (k + 1) * unit,
+                "energy is squared: add up the squares of the singular values": by_value * unit,
+                "energy, not length: share is about the squared norm": by_length * unit,
+                "a piece is a column and a row, m + n values; this counts one of the two": k * max(m, n) / (m * n),
+                "a piece is a column and a row, m + n values; this counts the shorter alone": k * min(m, n) / (m * n),
+                "those are the values saved, not stored": 1 - k * unit,
+            }, f"cost({name}, {share}) is {mine:.4g}; the smallest rank is {k}, and a piece takes {m + n} values",
+                rtol=1e-6, atol=1e-6)  # fmt: skip
+    first, second = (f"{cost(W, 0.9):.0%}" for W in (X, shuffled))
+    return f"nine tenths of the photograph cost {first} of its values, of the shuffled one {second}"
+
+
+@judged
+def gaussian(guess, measured):
+    expect(guess is not None, "guess first; a wrong guess costs nothing")
+    given(measured=measured)
+    guess, measured = number(guess, "guess"), number(measured, "measured")
+    expect(1 <= guess <= 384, "the guess must be a rank from 1 to 384")
+    expect(not 0 < measured < 1, "measured must be a rank, a whole number, not a share")
+    torch.manual_seed(8)
+    noise, flat = torch.randn(384, 384).double(), torch.rand(384, 384).double()
+    values = torch.linalg.svdvals(noise)
+    slips = {
+        "the energy adds up the *squares* of the singular values": (values.cumsum(0) < 0.9 * values.sum()).sum() + 1,
+        "that's where half of the energy is; the question is about nine tenths": rank_for_energy(noise, 0.5),
+        "that's for 99 hundredths of the energy": rank_for_energy(noise, 0.99),
+        "that's nine tenths of the ranks, not of the energy": 346,
+        "that many values hold a tenth of the energy": rank_for_energy(noise, 0.1),
+        "torch.rand is uniform and positive; torch.randn is Gaussian": rank_for_energy(flat),
+    }
+    if not abs(measured - 196) <= 5:  # another draw may differ by a rank or two
+        otherwise = f"measured is {measured:g}: is the matrix 384 x 384, of independent Gaussian entries?"
+        compare(measured, 196, slips, otherwise, rtol=0, atol=2)
+    return f"{measured:.0f} of 384, so about half of them; your guess was off by {abs(guess - measured):.0f}"
+
+
+@judged
+def floor(function):
+    torch.manual_seed(9)
+    T, raw = torch.randn(6, 8).double(), torch.randn(40, 8).double()
+    white = math.sqrt(40) * torch.linalg.qr(raw).Q
+    scaled = white * torch.tensor([5.0, 3, 2, 1, 1, 0.5, 0.2, 0.1]).double()
+    mixed, few = raw @ torch.randn(8, 8).double(), torch.randn(4, 8).double()
+    U, S, V = torch.linalg.svd(T, full_matrices=False)
+    for name, inputs in {"white": white, "scaled": scaled, "mixed": mixed, "only four": few}.items():
+        N, outputs = len(inputs), inputs @ T.T
+        squares = torch.linalg.svdvals(outputs).square() / N
+        for r in (1, 2, 3, 5):
+            where = f"for {name} inputs and r = {r}"
+            advice = "inputs are rows, [N, in]" if N > 4 else "four inputs span only four directions"
+            mine = number(run(function, T.clone(), inputs.clone(), r, advice=advice), f"{where} your answer")
+            right = squares[r:].sum()
+            compare(mine, right, {
+                "the inputs don't enter: that's the tail energy of T alone": S[r:].square().sum(),
+                "that's the loss of T's own best approximation; for these inputs another M does better":
+                    (outputs - inputs @ (U[:, :r] * S[:r] @ V[:r]).T).square().sum() / N,
+                "that's a sum over the inputs; take the mean": N * right,
+                "that's the mean over outputs as well; each input's error is a sum": right / len(T),
+                "that's the energy kept; the tail is what's lost": squares[:r].sum(),
+                "that's a share of the energy; the question is about the loss itself": right / squares.sum(),
+                "the tail starts one value too early": squares[r - 1 :].sum(),
+                "the tail starts one value too late": squares[r + 1 :].sum(),
+                "add up the squares, not the singular values": squares[r:].sqrt().sum(),
+                "that's the root; the loss is squared": right.sqrt(),
+                "divide by N, not by its square": right / N,
+                "only the largest value left out counts here; add up all of them": squares[r : r + 1].sum(),
+            }, f"{where} you get {mine:.4g}, the floor is {right:.4g}",
+                rtol=1e-6, atol=1e-6 * max(1, squares.sum()))  # fmt: skip
+    return "the floor for white, scaled, mixed and for only four inputs"
