@@ -71,7 +71,7 @@ def bag():
     """Rows of three classes of which a bag is unsure: 60, 30 and 10 in a hundred, the rare ones underrated."""
     from types import SimpleNamespace
 
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(6)
     prior = np.array([0.6, 0.3, 0.1])
     log_p, labels = {}, {}
     for split, n in (("validation", 300), ("test", 400)):
