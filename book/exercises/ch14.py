@@ -29,9 +29,10 @@ def two_shares(function):
         mine, shapes = run(function, counts.copy()), [wrong.shape, wrong.shape]
         expect(isinstance(mine, (tuple, list, np.ndarray)) and [np.shape(part) for part in mine] == shapes,
                f"return two arrays of {len(wrong)} values each, one for each class")  # fmt: skip
-        expect(not np.allclose(mine, [of_errors, of_class]), "both are right, the other way round: first of the class, then of the errors")
+        expect(not np.allclose(mine, [of_errors, of_class]),
+               "both are right, the other way round: first of the class, then of the errors")  # fmt: skip
         compare(mine[0], of_class, {
-            "the first is the recall, the share that was found; what was missed is the rest": counts.diagonal() / counts.sum(1),
+            "the first is the recall, what was found; what was missed is the rest": counts.diagonal() / counts.sum(1),
             "the first goes by what was *called* so (a column); a class is a row": called / counts.sum(0),
             "the first should be a share between 0 and 1, not percent": 100 * of_class,
         }, "of the class: what lies off the diagonal in a row, over the row's sum")  # fmt: skip
@@ -58,18 +59,20 @@ def more_missed(together, alone):
     both = {"together": runs(*EIGHT), "alone": runs("attention-r8-s2")}
     right = {name: share_of_draws(these, rows, larger) for name, these in both.items()}
     for (name, these), answer, other in zip(both.items(), (together, alone), ("alone", "together"), strict=True):
-        expect(isinstance(answer, (tuple, list)) and len(answer) == 2, f"{name} should be a share and a verdict, as in (0.5, 'undecided')")
+        expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
+               f"{name} should be a share and a verdict, as in (0.5, 'undecided')")  # fmt: skip
         share, wanted = number(answer[0], f"{name}'s share"), right[name]
         expect(share <= 1, f"{name}: give a share between 0 and 1, not percent")
         expect(share not in (0, 1), f"{name}: that counts configurations; count draws of rows, with share_of_draws")
         compare(share, wanted, {
-            f"{name}: that compares numbers of errors; compare shares of the class": share_of_draws(these, rows, more_errors),
+            f"{name}: that compares counts of errors; compare shares of the class": share_of_draws(these, rows, more_errors),
             f"{name}: that's how often *love* is missed more": 1 - wanted,
             f"{name}: those are the other runs": right[other],
-        }, f"{name}: try share_of_draws(…, rows, function), where the function compares missed(surprise) with missed(love)",
+        }, f"{name}: try share_of_draws(…, rows, function); the function compares missed(surprise) with missed(love)",
             rtol=0, atol=0.002)  # fmt: skip
         verdict = "holds" if wanted >= 0.975 else "fails" if wanted <= 0.025 else "undecided"
-        expect(answer[1] == verdict, f"{name}: the share is right; but by the rule {wanted:.3f} of the draws is not {answer[1]!r}")
+        expect(answer[1] == verdict,
+               f"{name}: the share is right; by the rule {wanted:.3f} of the draws isn't {answer[1]!r}")  # fmt: skip
     return f"together {together[0]:.3f}, {together[1]}; alone {alone[0]:.2f}, {alone[1]}"
 
 
@@ -108,10 +111,11 @@ def shift(bag, tau, gain, price):
     before, after = metrics("test", 0), metrics("test", tau)
     rise = metrics("validation", tau).macro_f1 - metrics("validation", 0).macro_f1
     signs = "gain is after minus before, price before minus after"
-    for name, mine, right in (("gain", gain, after.macro_f1 - before.macro_f1), ("price", price, before.accuracy - after.accuracy)):
-        compare(mine, right, {
-            f"{name}: give a share, not points": 100 * right,
-            f"{name}: mind the sign: {signs}": -right,
+    right = {"gain": after.macro_f1 - before.macro_f1, "price": before.accuracy - after.accuracy}
+    for (name, wanted), mine in zip(right.items(), (gain, price), strict=True):
+        compare(mine, wanted, {
+            f"{name}: give a share, not points": 100 * wanted,
+            f"{name}: mind the sign: {signs}": -wanted,
             f"{name}: that's validation's; report test's": rise,
         }, f"{name}: compare tau with 0 on test", rtol=0, atol=1e-6)  # fmt: skip
     moved = "falls" if price > 0 else "rises, too" if price < 0 else "stays"
@@ -145,7 +149,8 @@ def deal(data) -> None:
 @judged
 def blind(judgements, interval):
     names, label_of, is_control = deck()
-    expect(isinstance(judgements, dict) and judgements, "judged should be a dict from row to a name or to 'neither'; ch14.deal(data) shows the rows")
+    expect(isinstance(judgements, dict) and judgements,
+           "judged should be a dict from row to a name or to 'neither'; ch14.deal(data) shows the rows")  # fmt: skip
     sides = {True: [], False: []}
     for row, name in judgements.items():
         expect(row in names, f"row {row} is not in the deck")
@@ -153,20 +158,23 @@ def blind(judgements, interval):
         sides[is_control[row]].append("neither" if name == "neither" else "label" if name == label_of[row] else "other")
     left = [row for row in names if row not in judgements]
     expect(not left, f"{len(left)} rows are still to be judged, row {left[:1]} among them")
-    label, other, neither = (sides[False].count(what) for what in ("label", "other", "neither"))
+    errors, controls = sides[False], sides[True]
+    label, other, neither = (errors.count(what) for what in ("label", "other", "neither"))
     expect(isinstance(interval, (tuple, list)) and len(interval) == 2, "interval should be a pair, as wilson gives it")
     ends = [number(end, "an end of interval") for end in interval]
     expect(max(ends) <= 1, "give shares between 0 and 1, not percent")
     slips = {
-        "that counts the controls as well; only the 40 errors are in question": (other + sides[True].count("other"), 60),
+        "that counts the controls as well; only the 40 errors are meant": (other + controls.count("other"), 60),
         "that leaves out the rows that you called neither; they count among the 40": (other, 40 - neither),
         "that's the share for the label; count the other name": (label, 40),
     }
     compare(ends, wilson(other / 40, 40), {hint: wilson(k / max(n, 1), n) for hint, (k, n) in slips.items()},
-            "of the 40 that are no controls, how often is the better name not the label? wilson(share, 40)", atol=1e-3)  # fmt: skip
-    lines = [f"{len(found)} {what}: label better {found.count('label')}, other name better {found.count('other')}, "
-             f"neither {found.count('neither')}" for what, found in (("errors", sides[False]), ("controls", sides[True]))]  # fmt: skip
-    return "\n".join([f"{other / 40:.2f} of the confident errors speak against the label, interval {ends[0]:.2f} to {ends[1]:.2f}", *lines])
+            "of the 40 errors, how often is the better name not the label? wilson(share, 40)", atol=1e-3)  # fmt: skip
+    found = f"{other / 40:.2f} of the confident errors speak against the label, interval {ends[0]:.2f} to {ends[1]:.2f}"
+    for what, side in (("errors", errors), ("controls", controls)):
+        found += f"\n{len(side)} {what}: label better {side.count('label')}, other name better {side.count('other')}"
+        found += f", neither {side.count('neither')}"
+    return found
 
 
 @judged
