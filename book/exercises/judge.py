@@ -59,7 +59,7 @@ def tensor(answer, shape, name: str = "your answer", advice: str = "") -> Tensor
 def number(answer, name: str = "your answer") -> float:
     try:
         return float(answer)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last by a tensor of several values
         raise NotYet(f"{name} is {answer!r}, not a number") from None
 
 

@@ -1,0 +1,194 @@
+"""Chapter 14, error analysis: what its exercises are held against."""
+
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+
+from exercises.judge import compare, expect, given, judged, number, run
+from lora_from_scratch.finetune.evaluate import score
+from study import records
+from study.baselines import bag_of_words
+from study.statistics import Estimate, estimate, missed, share_of_draws, wilson
+
+EIGHT = [f"attention-r{r}-s{s}" for r in (1, 4, 8, 16) for s in (1, 2)]
+TAUS = [i / 10 for i in range(16)]
+NEIGHBOURS = (("joy", "love"), ("sadness", "anger"), ("fear", "surprise"))
+
+
+@cache
+def runs(*settings: str) -> list[dict]:
+    return [run for name in settings for run in records.read(name, seeds=(0, 1, 2))]
+
+
+@judged
+def two_shares(function):
+    for counts in (np.array([[8, 2, 0], [1, 40, 9], [0, 3, 1]]), np.array([[3, 1], [2, 10]])):
+        wrong, called = counts.sum(1) - counts.diagonal(), counts.sum(0) - counts.diagonal()
+        of_class, of_errors = wrong / counts.sum(1), wrong / wrong.sum()
+        mine, shapes = run(function, counts.copy()), [wrong.shape, wrong.shape]
+        expect(isinstance(mine, (tuple, list, np.ndarray)) and [np.shape(part) for part in mine] == shapes,
+               f"return two arrays of {len(wrong)} values each, one for each class")  # fmt: skip
+        expect(not np.allclose(mine, [of_errors, of_class]),
+               "both are right, the other way round: first of the class, then of the errors")  # fmt: skip
+        compare(mine[0], of_class, {
+            "the first is the recall, what was found; what was missed is the rest": counts.diagonal() / counts.sum(1),
+            "the first goes by what was *called* so (a column); a class is a row": called / counts.sum(0),
+            "the first should be a share between 0 and 1, not percent": 100 * of_class,
+        }, "of the class: what lies off the diagonal in a row, over the row's sum")  # fmt: skip
+        compare(mine[1], of_errors, {
+            "the second counts errors by what was called; count them by the label": called / wrong.sum(),
+            "the second is over all rows; divide by the errors alone": wrong / counts.sum(),
+            "the second should be a share between 0 and 1, not percent": 100 * of_errors,
+        }, "of the errors: the errors of a row, over all errors; they add up to 1")  # fmt: skip
+    return "the first says what happens to a row of the class, the second where the errors are"
+
+
+@judged
+def more_missed(together, alone):
+    rows = records.facts("test")
+    surprise, love = map(rows.label_names.index, ("surprise", "love"))
+
+    def larger(counts):
+        return missed(surprise)(counts) > missed(love)(counts)
+
+    def more_errors(counts):
+        wrong = counts.sum(2) - counts.diagonal(axis1=1, axis2=2)
+        return wrong[:, surprise] > wrong[:, love]
+
+    both = {"together": runs(*EIGHT), "alone": runs("attention-r8-s2")}
+    right = {name: share_of_draws(these, rows, larger) for name, these in both.items()}
+    for (name, these), answer, other in zip(both.items(), (together, alone), ("alone", "together"), strict=True):
+        expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
+               f"{name} should be a share and a verdict, as in (0.5, 'undecided')")  # fmt: skip
+        share, wanted = number(answer[0], f"{name}'s share"), right[name]
+        expect(share <= 1, f"{name}: give a share between 0 and 1, not percent")
+        expect(share not in (0, 1), f"{name}: that counts configurations; count draws of rows, with share_of_draws")
+        compare(share, wanted, {
+            f"{name}: that compares counts of errors; compare shares of the class": share_of_draws(these, rows, more_errors),
+            f"{name}: that's how often *love* is missed more": 1 - wanted,
+            f"{name}: those are the other runs": right[other],
+        }, f"{name}: try share_of_draws(…, rows, function); the function compares missed(surprise) with missed(love)",
+            rtol=0, atol=0.002)  # fmt: skip
+        verdict = "holds" if wanted >= 0.975 else "fails" if wanted <= 0.025 else "undecided"
+        expect(answer[1] == verdict,
+               f"{name}: the share is right; by the rule {wanted:.3f} of the draws isn't {answer[1]!r}")  # fmt: skip
+    return f"together {together[0]:.3f}, {together[1]}; alone {alone[0]:.2f}, {alone[1]}"
+
+
+def plain_bag(data) -> SimpleNamespace:
+    """For ``shift``: a bag of words without class weights, as log-probabilities, and what to shift them with."""
+    chosen = next(one for one in records.load("yardsticks")["yardsticks"] if one["yardstick"] == "tfidf")
+    fitted = bag_of_words(**chosen["settings"] | {"balanced": False}).fit(data.train.texts, data.train.labels)
+    splits = {"validation": data.validation, "test": data.test}
+    return SimpleNamespace(
+        log_p={name: fitted.predict_log_proba(split.texts) for name, split in splits.items()},
+        labels={name: split.labels for name, split in splits.items()},
+        log_prior=np.log(np.bincount(data.train.labels) / len(data.train)),
+        taus=TAUS,
+    )
+
+
+@judged
+def shift(bag, tau, gain, price):
+    given(tau=tau, gain=gain, price=price)
+    tau, gain, price = number(tau, "tau"), number(gain, "gain"), number(price, "price")
+
+    @cache
+    def metrics(split, tau):
+        called = (bag.log_p[split] - tau * bag.log_prior).argmax(1).tolist()
+        return score(bag.labels[split], called, [str(c) for c in range(len(bag.log_prior))])
+
+    def best(split, what):
+        return max(bag.taus, key=lambda tau: getattr(metrics(split, tau), what))
+
+    expect(tau in bag.taus, "tau should be one of taus")
+    compare(tau, best("validation", "macro_f1"), {
+        "tau: that one is best on test, which must not choose": best("test", "macro_f1"),
+        "tau: that one has the best accuracy; choose by macro-F1": best("validation", "accuracy"),
+        "tau: without a shift nothing changes; or did you add instead of subtracting?": 0.0,
+    }, "tau: on validation another one has a higher macro-F1")  # fmt: skip
+    before, after = metrics("test", 0), metrics("test", tau)
+    rise = metrics("validation", tau).macro_f1 - metrics("validation", 0).macro_f1
+    signs = "gain is after minus before, price before minus after"
+    right = {"gain": after.macro_f1 - before.macro_f1, "price": before.accuracy - after.accuracy}
+    for (name, wanted), mine in zip(right.items(), (gain, price), strict=True):
+        compare(mine, wanted, {
+            f"{name}: give a share, not points": 100 * wanted,
+            f"{name}: mind the sign: {signs}": -wanted,
+            f"{name}: that's validation's; report test's": rise,
+        }, f"{name}: compare tau with 0 on test", rtol=0, atol=1e-6)  # fmt: skip
+    moved = "falls" if price > 0 else "rises, too" if price < 0 else "stays"
+    return f"tau = {tau}: macro-F1 {100 * gain:+.1f} points, and accuracy {moved}"
+
+
+@cache
+def deck() -> tuple[dict, dict, dict]:
+    """For ``blind``, 60 validation rows in random order: row -> two names, -> its label, -> whether it's a control."""
+    rows, neighbour = records.facts("validation"), dict(NEIGHBOURS) | {b: a for a, b in NEIGHBOURS}
+    answers = np.array([run["validation"]["predictions"] for run in runs(*EIGHT)])
+    votes = np.stack([(answers == c).sum(0) for c in range(len(rows.label_names))], axis=1)
+    agree, right, mixer = votes.max(1), votes.argmax(1) == rows.labels, np.random.default_rng(7)
+    errors = np.flatnonzero(~right)
+    doubtful = errors[np.argsort(-agree[errors], kind="stable")][:40].tolist()
+    controls = mixer.choice(np.flatnonzero((agree == len(answers)) & right), 20, replace=False).tolist()
+    label_of = {row: rows.label_names[rows.labels[row]] for row in (*doubtful, *controls)}
+    names = {}
+    for row in mixer.permutation(list(label_of)).tolist():
+        other = neighbour[label_of[row]] if row in controls else rows.label_names[votes[row].argmax()]
+        names[row] = tuple(mixer.permutation([label_of[row], other]).tolist())
+    return names, label_of, {row: row in controls for row in label_of}
+
+
+def deal(data) -> None:
+    """Print the deck's rows with their texts, for your eyes only."""
+    for row, names in deck()[0].items():
+        print(f"{row} [{' | '.join(names)}] {data.validation.texts[row] if data.is_real else '…'}")
+
+
+@judged
+def blind(judgements, interval):
+    names, label_of, is_control = deck()
+    expect(isinstance(judgements, dict) and judgements,
+           "judged should be a dict from row to a name or to 'neither'; ch14.deal(data) shows the rows")  # fmt: skip
+    sides = {True: [], False: []}
+    for row, name in judgements.items():
+        expect(row in names, f"row {row} is not in the deck")
+        expect(name in (*names[row], "neither"), f"row {row}: {name!r}, expected {' or '.join(names[row])} or neither")
+        sides[is_control[row]].append("neither" if name == "neither" else "label" if name == label_of[row] else "other")
+    left = [row for row in names if row not in judgements]
+    expect(not left, f"{len(left)} rows are still to be judged, row {left[:1]} among them")
+    errors, controls = sides[False], sides[True]
+    label, other, neither = (errors.count(what) for what in ("label", "other", "neither"))
+    expect(isinstance(interval, (tuple, list)) and len(interval) == 2, "interval should be a pair, as wilson gives it")
+    ends = [number(end, "an end of interval") for end in interval]
+    expect(max(ends) <= 1, "give shares between 0 and 1, not percent")
+    slips = {
+        "that counts the controls as well; only the 40 errors are meant": (other + controls.count("other"), 60),
+        "that leaves out the rows that you called neither; they count among the 40": (other, 40 - neither),
+        "that's the share for the label; count the other name": (label, 40),
+    }
+    compare(ends, wilson(other / 40, 40), {hint: wilson(k / max(n, 1), n) for hint, (k, n) in slips.items()},
+            "of the 40 errors, how often is the better name not the label? wilson(share, 40)", atol=1e-3)  # fmt: skip
+    found = f"{other / 40:.2f} of the confident errors speak against the label, interval {ends[0]:.2f} to {ends[1]:.2f}"
+    for what, side in (("errors", errors), ("controls", controls)):
+        found += f"\n{len(side)} {what}: label better {side.count('label')}, other name better {side.count('other')}"
+        found += f", neither {side.count('neither')}"
+    return found
+
+
+@judged
+def verdict(function):
+    for mean, low, high, right, why in (
+        (0.94, 0.93, 0.95, "holds", "the whole interval lies above the claim"),
+        (0.90, 0.89, 0.91, "fails", "the whole interval lies below the claim"),
+        (0.93, 0.92, 0.94, "undecided", "the mean is above the claim, the interval is not"),
+        (0.92, 0.91, 0.93, "undecided", "the mean is below the claim, but the interval reaches it"),
+        (0.935, 0.925, 0.945, "holds", "the lower end is exactly the claim, and that reaches it"),
+        (0.915, 0.905, 0.925, "undecided", "the upper end is exactly the claim, so not all of it lies below"),
+    ):
+        mine = run(function, Estimate(mean, low, high, 0.0, 3), 0.925)
+        expect(mine == right, f"claimed 0.925, found {mean} [{low}, {high}]: {mine!r}, but {why}: {right!r}")
+    found = {name: estimate(runs(name), records.facts("test")) for name in ("attention-r1-s2", "attention-r8-s1")}
+    lines = [f"{name} reaches 92.5 %: {figure}, {function(figure, 0.925)}" for name, figure in found.items()]
+    return "\n".join(["a mean above the claim is not enough, nor one below it", *lines])
