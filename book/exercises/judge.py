@@ -78,3 +78,15 @@ def compare(mine, right, slips: dict, otherwise: str, **how) -> None:
     """``mine`` is ``right``, or the hint of the slip that it is, or ``otherwise``."""
     hint = next((hint for hint, slip in slips.items() if close(mine, slip, **how)), otherwise)
     expect(close(mine, right, **how), hint)
+
+
+def one_of(answer, options, name: str = "your answer") -> None:
+    """``answer`` is one of the words in ``options``; of many the hint lists the first."""
+    shown = [repr(option) for option in options]
+    listed = ", ".join(shown[:6]) + (", …" if len(shown) > 6 else "")
+    expect(isinstance(answer, str) and answer in options, f"{name} is {answer!r}, expected one of {listed}")
+
+
+def run_or_none(function, *args):
+    """As ``run``, where None is an answer like any other."""
+    return run(wraps(function)(lambda *given: [function(*given)]), *args)[0]
