@@ -86,3 +86,15 @@ def parts(answer, *names: str):
     expect(several, f"return {len(names)} things: {', '.join(names)}")
     given(**dict(zip(names, answer, strict=True)))
     return answer
+
+
+def one_of(answer, options, name: str = "your answer") -> None:
+    """``answer`` is one of the words in ``options``; of many the hint lists the first."""
+    shown = [repr(option) for option in options]
+    listed = ", ".join(shown[:6]) + (", …" if len(shown) > 6 else "")
+    expect(isinstance(answer, str) and answer in options, f"{name} is {answer!r}, expected one of {listed}")
+
+
+def run_or_none(function, *args):
+    """As ``run``, where None is an answer like any other."""
+    return run(wraps(function)(lambda *given: [function(*given)]), *args)[0]

@@ -1,0 +1,140 @@
+"""Chapter 9, low-rank updates: what its exercises are held against."""
+
+from statistics import mean
+
+import torch
+from torch import nn
+
+from exercises.judge import close, compare, expect, judged, number, one_of, run, run_or_none, tensor, whole
+from lora_from_scratch import rank_for_energy
+from study import records
+from study.statistics import estimate
+
+
+@judged
+def first_step(sgd, adam, G, lr=0.1, eps=1e-4):
+    """``G`` is the gradient of seven tokens."""
+    root = (0.001 * G * G).sqrt()
+    adams = {
+        "both means start at zero: undo that by dividing by 1 - beta": -lr * 0.1 * G / (root + eps),
+        "divide by the root of the mean square, not by the mean square": -lr * G / (G * G + eps),
+        "epsilon belongs outside the root": -lr * G / (G * G + eps).sqrt(),
+        "the sign alone forgets epsilon, which isn't small here": -lr * G.sign(),
+        "that is SGD's step": -lr * G,
+    }
+    for name, function, settings, optimiser, slips in (
+        ("sgd", sgd, (lr,), lambda p: torch.optim.SGD(p, lr), {}),
+        ("adam", adam, (lr, eps), lambda p: torch.optim.Adam(p, lr, eps=eps), adams),
+    ):
+        mine = tensor(run(function, G.clone(), *settings), G.shape, f"{name}'s answer")
+        weight = nn.Parameter(torch.zeros_like(G))
+        weight.grad = G.clone()
+        optimiser([weight]).step()
+        right = weight.detach()
+        slips = {"the sign: a step goes down the gradient": -right, "multiply by the learning rate": right / lr} | slips
+        sizes = f"{name}: the largest entry is {mine.abs().max():.3g}, expected {right.abs().max():.3g}"
+        compare(mine, right, {f"{name}: {hint}": slip for hint, slip in slips.items()}, sizes, rtol=1e-5, atol=1e-12)
+    low, high = (torch.linalg.matrix_rank(step).item() for step in (sgd(G, lr), adam(G, lr, 1e-8)))
+    return (f"as PyTorch steps; the gradient of seven tokens gives rank {low}, "
+            f"Adam {'a much higher one' if high > 10 * low else high}")  # fmt: skip
+
+
+@judged
+def nine_tenths(for_energy, for_gain, spectra, kept, top):
+    for values, share, right in (
+        ([3.0, 1.0, 1.0], 0.8, 1), ([2.0, 2.0, 2.0, 2.0], 0.5, 2), ([1.0, 0.0], 0.9, 1), ([3.0, 2.0, 1.0], 0.99, 3),
+    ):  # fmt: skip
+        mine = whole(run(for_energy, list(values), share), "for_energy's answer")
+        plain = next(k for k in range(1, len(values) + 1) if sum(values[:k]) >= share * sum(values))
+        expect(mine != right - 1, "for_energy is one too small: do you count what comes before, or from 0?")
+        hint = "energy is in the squares" if mine == plain else f"expected {right}"
+        expect(mine == right, f"for_energy({values}, {share}) gives {mine}: {hint}")
+    for made, best, share, right in (
+        ({0: 0.5, 1: 0.6, 4: 0.87, 8: 0.9}, 0.9, 0.9, 4), ({0: 0.2, 2: 0.5, 4: 0.9}, 1.0, 0.9, None),
+        ({0: 0.6, 1: 0.85, 2: 0.9}, 0.9, 0.9, 2),
+    ):  # fmt: skip
+        mine = run_or_none(for_gain, dict(made), best, share)
+        expect(mine is not None or right is None, "for_energy is right; for_gain returns None, though some k reaches the share")
+        plain = next((k for k, accuracy in made.items() if accuracy >= share * best), None)
+        hint = "a share of the accuracy is not a share of the gain over k = 0" if mine == plain else f"expected {right}"
+        expect(mine == right, f"for_energy is right; for_gain({made}, {best}, {share}) gives {mine}: {hint}")
+    needed = (f"{mean(for_energy(values, 0.9) for values in lists):.0f} in {group}" for group, lists in spectra.items())
+    return f"for the energy {', '.join(needed)};\n         for the gain, everywhere at once, {for_gain(kept, top, 0.9)}"
+
+
+@judged
+def mixed_rows(function, D):
+    D = D.double()
+    mine, again = (tensor(run(function, D.clone()), D.shape, "mixed_rows(D)") for _ in range(2))
+    expect(not torch.equal(mine, D), "nothing is destroyed: you return D itself")
+    expect(not torch.equal(mine, again), "two calls give the same matrix, but a null is drawn at random")
+
+    def kept(what, *axis):  # the same values, in any order along this axis
+        return torch.equal(what(mine).sort(*axis).values, what(D).sort(*axis).values)
+
+    entries, rows, columns = kept(torch.flatten), kept(torch.clone, 1), kept(torch.clone, 0)
+    expect(entries or not kept(torch.abs, 1), "the signs have changed; keep every entry as it is")
+    expect(entries, "the norm is kept, but the entries aren't" if close(mine.norm(), D.norm()) else "the entries aren't D's")
+    expect(rows, "every entry stays in its column; keep it in its row" if columns else "entries have left their row")
+    order, moved = ({tuple(row.tolist()) for row in M[:24].argsort(1).argsort(1)} for M in (D, mine))
+    alike = len(moved) < 24 or len(order & moved) > 2 or kept(lambda M: M.sum(0))
+    expect(not alike, "all rows are mixed alike, which only renames the columns: every singular value stays as it was. "
+                      "Mix each row by itself")  # fmt: skip
+    needs, null, noise = (rank_for_energy(M) for M in (D, mine, torch.randn_like(D)))
+    gone = "the concentration is gone, so it lay in how the rows relate to each other"
+    figures = f"for 0.9 of the energy D needs {needs}, its null {null}, a Gaussian {noise}"
+    return f"entries and rows kept; {gone if needs < 0.8 * noise < null else figures}"
+
+
+@judged
+def agreement(common, chance):
+    generator = torch.Generator().manual_seed(5)
+    Q, P, P_new = (
+        torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q for n in (30, 20, 20)
+    )
+    S, first, half = torch.arange(20, 0, -1).double(), Q[:, :20], Q[:, [0, 1, 20, 21, *range(2, 18)]]
+    D = first * S @ P
+    for what, E, k, right, advice in (
+        ("an update and itself", D, 4, 1, "the left singular vectors are the columns of U"),
+        ("the same left directions with other right ones", D @ P_new, 4, 1, "compare left vectors, and as a span"),
+        ("the same directions in another order", first * S[[2, 1, 0, *range(3, 20)]] @ P, 3, 1, "compare spans, not vector by vector"),
+        ("the same directions with other signs", -D, 4, 1, "a singular vector is known up to its sign only"),
+        ("no common direction", first * S.roll(10) @ P, 5, 0, "compare the leading k alone"),
+        ("two of four in common", half * S @ P, 4, 0.5, "add up squares"),
+    ):
+        mine = number(run(common, D.clone(), E.clone(), k), "common's answer")
+        compare(mine, right, {"divide by k": k * right, "square the norm": right**0.5},
+                f"for {what} (k = {k}) you find {mine:.3g}, expected {right:g}: {advice}", atol=1e-6, rtol=0)  # fmt: skip
+    mine = number(chance, "common is right; chance")
+    advice = "; a vector in the span has k chances in 384" if not 0.01 <= mine <= 0.1 else ""
+    expect(abs(mine - 8 / 384) <= 0.003, f"common is right; chance isn't {mine:.3g}{advice}")
+    query = records.load("sweep/minilm/full-updates")["linears"]["encoder.layer.0.attention.self.query"]
+    seeds = mean(pair["common"]["8"][0] for pair in query["pairs_of_seeds"])
+    return f"chance gives {8 / 384:.3f}; the seeds' updates of the first query {seeds:.2f}"
+
+
+@judged
+def verdicts(lost, gap, verdict):
+    full, adapters, facts = records.read("full"), records.read("all-linear-r1-s1"), records.facts("validation")
+    top = [run["validation"]["accuracy"] for run in full]
+    left = [run["spectra"]["kept"]["1"] for run in full]
+    others = [run["spectra"]["dropped"]["1"] for run in full]
+    right = mean(top) - mean(left)
+    compare(number(lost, "lost"), right, {
+        "lost: that is what is left, not what is lost": mean(left),
+        "lost: it's the other way round, whole minus cut": -right,
+        "lost: give shares, not percent": 100 * right,
+        "lost: that is seed 0 alone; take the mean over three seeds": top[0] - left[0],
+        "lost: that drops the first direction; keep it and drop the others": mean(top) - mean(others),
+    }, "lost: take the mean over seeds of the whole accuracy minus the accuracy kept at 1", rtol=0, atol=5e-4)  # fmt: skip
+    expect(all(hasattr(gap, part) for part in ("mean", "low", "high", "seeds")),
+           f"lost is right; gap is {gap!r}, but must be what estimate(...) returns")  # fmt: skip
+    expected = estimate(adapters, facts, minus=full, split="validation")
+    expect(gap.mean <= 0.5, "gap is an accuracy; give estimate a second side with minus=full")
+    compare(gap.mean, expected.mean, {"gap: it's the other way round, adapters minus full": -expected.mean},
+            f"gap has the mean {gap.mean:.4f}: which runs, which split?", rtol=0, atol=1e-6)  # fmt: skip
+    options = ("the update is rank 1", "rank 1 suffices", "neither")
+    one_of(verdict, options, "both figures are right; verdict")
+    answer = options[0] if right < 0.03 else options[1] if expected.low > -0.03 else options[2]
+    expect(verdict == answer, "both figures are right; compare lost, and the interval's lower end, with three points")
+    return f"cut to rank 1 it loses {100 * right:.1f} points; trained at rank 1 the difference is {expected}: {verdict}"

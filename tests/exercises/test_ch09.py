@@ -1,0 +1,166 @@
+"""Chapter 9's checks: the stub is told what is missing, the solution passes, wrong answers get hints of their own."""
+
+from dataclasses import replace
+from statistics import mean
+
+import torch
+
+from exercises import ch09
+from study import records
+from study.statistics import estimate
+from tests.exercises.verdicts import accepts, tells_apart
+
+
+def stub(*_):
+    return None
+
+
+def test_first_step():
+    torch.manual_seed(0)
+    G = torch.randn(30, 7).double() @ torch.randn(7, 30).double()
+
+    def sgd(G, lr):
+        return -lr * G
+
+    def adam(G, lr, eps):
+        return -lr * G / (G.abs() + eps)
+
+    accepts(ch09.first_step, sgd, adam, G)
+    tells_apart(ch09.first_step, {
+        "stub returns None": (stub, stub, G),
+        "sgd: the sign": (lambda G, lr: lr * G, adam, G),
+        "sgd: multiply by the learning rate": (lambda G, lr: -G, adam, G),
+        "sgd's answer is float": (lambda G, lr: lr, adam, G),
+        "stops with TypeError": (sgd, lambda G: G, G),
+        "adam: the sign: ": (sgd, lambda G, lr, eps: -adam(G, lr, eps), G),
+        "adam: multiply by the learning rate": (sgd, lambda G, lr, eps: adam(G, 1, eps), G),
+        "dividing by 1 - beta": (sgd, lambda G, lr, eps: -lr * 0.1 * G / ((0.001 * G * G).sqrt() + eps), G),
+        "the root of the mean square": (sgd, lambda G, lr, eps: -lr * G / (G * G + eps), G),
+        "outside the root": (sgd, lambda G, lr, eps: -lr * G / (G * G + eps).sqrt(), G),
+        "forgets epsilon": (sgd, lambda G, lr, eps: -lr * G.sign(), G),
+        "SGD's step": (sgd, lambda G, lr, eps: sgd(G, lr), G),
+        "largest entry": (sgd, lambda G, lr, eps: 2 * adam(G, lr, eps), G),
+    })  # fmt: skip
+
+
+def for_energy(values, share):
+    squares = torch.tensor(values).square().cumsum(0)
+    return int((squares < share * squares[-1]).sum()) + 1
+
+
+def for_gain(kept, top, share):
+    wanted = kept[0] + share * (top - kept[0])
+    return next((k for k, accuracy in sorted(kept.items()) if accuracy >= wanted), None)
+
+
+def test_nine_tenths():
+    def plain_energy(values, share):
+        return next(k for k in range(1, len(values) + 1) if sum(values[:k]) >= share * sum(values))
+
+    def plain_gain(kept, top, share):
+        return next((k for k, accuracy in kept.items() if accuracy >= share * top), None)
+
+    given = {"blocks 0 and 1": [[3.0, 1.0, 1.0]]}, {0: 0.5, 4: 0.9}, 0.9
+    accepts(ch09.nine_tenths, for_energy, for_gain, *given)
+    tells_apart(ch09.nine_tenths, {
+        "stub returns None": (stub, stub, *given),
+        "one too small": (lambda values, share: for_energy(values, share) - 1, for_gain, *given),
+        "energy is in the squares": (plain_energy, for_gain, *given),
+        "not a number": (lambda values, share: "many", for_gain, *given),
+        "gives 3: expected 1": (lambda values, share: 3, for_gain, *given),
+        "for_gain returns None": (for_energy, stub, *given),
+        "not a share of the gain": (for_energy, plain_gain, *given),
+        "gives 8: expected 4": (for_energy, lambda kept, top, share: max(kept), *given),
+    })  # fmt: skip
+
+
+def test_mixed_rows():
+    torch.manual_seed(0)
+    D = torch.randn(96, 4) @ torch.randn(4, 24) * torch.linspace(1, 5, 96)[:, None]
+
+    def mixed_rows(D):
+        return D.gather(1, torch.rand(D.shape).argsort(1))
+
+    def same_again(D):
+        torch.manual_seed(0)
+        return mixed_rows(D)
+
+    def other_values(D):
+        M = torch.randn_like(D)
+        return M * D.norm() / M.norm()
+
+    accepts(ch09.mixed_rows, mixed_rows, D)
+    tells_apart(ch09.mixed_rows, {
+        "stub returns None": (stub, D),
+        "expected a tensor [96, 24]": (lambda D: D.T, D),
+        "D itself": (lambda D: D, D),
+        "two calls": (same_again, D),
+        "signs have changed": (lambda D: D * torch.randn_like(D).sign(), D),
+        "the entries aren't": (other_values, D),
+        "aren't D's": (torch.randn_like, D),
+        "stays in its column": (lambda D: mixed_rows(D.T).T, D),
+        "left their row": (lambda D: D.flatten()[torch.randperm(D.numel())].view_as(D), D),
+        "all rows are mixed alike": (lambda D: D[:, torch.randperm(24)], D),
+    })  # fmt: skip
+
+
+def common(D1, D2, k):
+    U1, U2 = (torch.linalg.svd(D, full_matrices=False).U[:, :k] for D in (D1, D2))
+    return (U1.T @ U2).square().sum() / k
+
+
+def test_agreement():
+    def left(D, k):
+        return torch.linalg.svd(D, full_matrices=False).U[:, :k]
+
+    def right(D1, D2, k):
+        V1, V2 = (torch.linalg.svd(D).Vh[:k] for D in (D1, D2))
+        return (V1 @ V2.T).square().sum() / k
+
+    def one_by_one(D1, D2, k):
+        return (left(D1, k) * left(D2, k)).sum(0).square().mean()
+
+    def signed(D1, D2, k):
+        return 0.5 + (left(D1, k) * left(D2, k)).sum(0).mean() / 2
+
+    accepts(ch09.agreement, common, 8 / 384)
+    tells_apart(ch09.agreement, {
+        "stub returns None": (stub, None),
+        "not a number": (lambda D1, D2, k: "all", None),
+        "divide by k": (lambda D1, D2, k: k * common(D1, D2, k), None),
+        "square the norm": (lambda D1, D2, k: common(D1, D2, k).sqrt(), None),
+        "left vectors": (right, None),
+        "compare spans": (one_by_one, None),
+        "chance is None": (common, None),
+        "k chances in 384": (common, 8 / 48),
+        "chance isn't 0.05": (common, 0.05),
+    })  # fmt: skip
+    tells_apart(ch09.agreement, {
+        "for an update and itself": (lambda D1, D2, k: 0.3, None),
+        "no common direction": (lambda D1, D2, k: 1.0, None),
+        "compare": (signed, None),
+    })  # fmt: skip
+
+
+def test_verdicts():
+    full, adapters, facts = records.read("full"), records.read("all-linear-r1-s1"), records.facts("validation")
+    top = [run["validation"]["accuracy"] for run in full]
+    kept, dropped = ([run["spectra"][what]["1"] for run in full] for what in ("kept", "dropped"))
+    lost = mean(top) - mean(kept)
+    gap = estimate(adapters, facts, minus=full, split="validation")
+    accepts(ch09.verdicts, lost, gap, "rank 1 suffices")
+    tells_apart(ch09.verdicts, {
+        "lost is None": (None, None, None),
+        "what is left": (mean(kept), None, None),
+        "whole minus cut": (-lost, None, None),
+        "not percent": (100 * lost, None, None),
+        "seed 0 alone": (top[0] - kept[0], None, None),
+        "keep it and drop the others": (mean(top) - mean(dropped), None, None),
+        "take the mean over seeds of": (0.2, None, None),
+        "gap is None": (lost, None, None),
+        "adapters minus full": (lost, replace(gap, mean=-gap.mean), None),
+        "minus=full": (lost, estimate(adapters, facts, split="validation"), None),
+        "which runs": (lost, replace(gap, mean=gap.mean / 2), None),
+        "verdict is None": (lost, gap, None),
+        "compare lost": (lost, gap, "the update is rank 1"),
+    })  # fmt: skip
