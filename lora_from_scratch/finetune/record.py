@@ -17,10 +17,11 @@ import torch
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.finetune.data import TextData
 from lora_from_scratch.finetune.evaluate import Metrics
+from lora_from_scratch.finetune.history import History
 from lora_from_scratch.finetune.model import TextClassifier
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
-from lora_from_scratch.finetune.resume import run_settings
-from lora_from_scratch.finetune.train import History, TrainConfig
+from lora_from_scratch.finetune.recipe import TrainConfig
+from lora_from_scratch.finetune.settings import run_settings
 from lora_from_scratch.report import ParameterReport
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "numpy")
