@@ -1,8 +1,8 @@
-"""Yardsticks: what a fine-tuned network must beat, without training one.
+"""Baselines: what a fine-tuned network must beat, without training one.
 
 The majority class, words counted (TF-IDF), and the frozen encoder's features, the last two
-under a logistic regression. Settings are chosen on validation; test is read once, with what
-was chosen.
+under a logistic regression. Settings are chosen on validation; test is read once, with the
+settings that were chosen.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -39,17 +40,17 @@ def bag_of_words(
 
     Args:
         longest: 1 counts words, 2 pairs of neighbours as well.
-        sublinear: whether a word that comes n times counts 1 + log n instead of n.
-        at_least: leave out what stands in fewer training texts.
+        sublinear: whether a word that occurs n times counts 1 + log n instead of n.
+        at_least: leave out words that occur in fewer training texts.
         C: the larger, the weaker the pull of the weights towards 0.
-        balanced: whether a row of a rare label weighs more, so that labels weigh the same.
+        balanced: whether rows of rare labels weigh more, so that every label weighs the same.
     """
     words = TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=sublinear, min_df=at_least)
     return make_pipeline(words, _regression(C, balanced))
 
 
 def on_features(C: float = 1.0, balanced: bool = False) -> Pipeline:
-    """A logistic regression on features brought to mean 0 and deviation 1, not fitted."""
+    """A logistic regression on features standardised to mean 0 and deviation 1, not fitted."""
     return make_pipeline(StandardScaler(), _regression(C, balanced))
 
 
@@ -71,9 +72,9 @@ def tfidf(data: TextData, grid: dict[str, tuple] = TFIDF_GRID) -> dict:
 
 
 def encode(data: TextData, classifier: TextClassifier) -> dict[str, np.ndarray]:
-    """By split, what the encoder of ``classifier`` makes of the texts: its mean-pooled states.
+    """By split, the features that the encoder of ``classifier`` computes from the texts: its mean-pooled states.
 
-    The encoder is taken as it is: load one afresh for pre-trained features.
+    The encoder is used as it is: load it afresh for pre-trained features.
     """
     return {s: predict_features(classifier, getattr(data, s).texts).numpy() for s in SPLITS}
 
@@ -81,15 +82,15 @@ def encode(data: TextData, classifier: TextClassifier) -> dict[str, np.ndarray]:
 def frozen_features(
     data: TextData, features: dict[str, np.ndarray], grid: dict[str, tuple] = FEATURES_GRID
 ) -> dict:
-    """``on_features`` that ``encode`` made, its settings chosen from ``grid``."""
+    """``on_features`` on the features of ``encode``, its settings chosen from ``grid``."""
     return _chosen("frozen features", data, features, on_features, grid)
 
 
 def learning_curve(data: TextData, features: dict[str, np.ndarray], sizes: tuple[int, ...] = SIZES) -> list[dict]:
     """Validation accuracy of both when they learn from the first rows of train alone.
 
-    Settings are chosen anew for each number of rows, on validation, which flatters both a
-    little. Every label must be among the first rows.
+    Settings are chosen for each number of rows, on validation, which flatters both a little.
+    Every label must occur among the first rows.
     """
     words = {s: getattr(data, s).texts for s in SPLITS}
     curve = []
@@ -100,7 +101,7 @@ def learning_curve(data: TextData, features: dict[str, np.ndarray], sizes: tuple
             ("frozen features", features, on_features, FEATURES_GRID),
         ):
             tried = _search(data, inputs, make, grid, rows)
-            point[name] = max(metrics.accuracy for _, _, metrics in tried)
+            point[name] = max(run["accuracy"] for run in tried)
         curve.append(point)
     return curve
 
@@ -109,27 +110,33 @@ def _regression(C: float, balanced: bool) -> LogisticRegression:
     return LogisticRegression(C=C, class_weight="balanced" if balanced else None, max_iter=2000)
 
 
-def _search(data: TextData, inputs: dict, make: Callable[..., Pipeline], grid: dict, rows: int | None = None):
-    """Fit every setting of the grid on train's first rows: (settings, model, metrics on validation)."""
-    for values in product(*grid.values()):
-        settings = dict(zip(grid, values, strict=True))
-        model = make(**settings).fit(inputs["train"][:rows], data.train.labels[:rows])
-        predictions = model.predict(inputs["validation"]).tolist()
-        yield settings, model, score(data.validation.labels, predictions, data.label_names)
+def _search(data: TextData, inputs: dict, make: Callable[..., Pipeline], grid: dict, rows: int | None = None) -> list[dict]:
+    """Every setting of the grid, fitted to train's first rows, with its scores on validation."""
+    tried = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    train, validation = inputs["train"][:rows], inputs["validation"]
+    search = GridSearchCV(
+        Pipeline([("model", make())]),
+        {"model": [make(**settings) for settings in tried]},
+        cv=[(range(len(train)), range(len(train), len(train) + len(validation)))],
+        scoring=("accuracy", "f1_macro"),
+        refit=False,  # it would fit train and validation together
+    ).fit([*train, *validation], [*data.train.labels[:rows], *data.validation.labels])
+    scores = (search.cv_results_[f"mean_test_{metric}"].tolist() for metric in ("accuracy", "f1_macro"))
+    return [settings | {"accuracy": a, "macro_f1": f} for settings, a, f in zip(tried, *scores, strict=True)]
 
 
 def _chosen(name: str, data: TextData, inputs: dict, make: Callable[..., Pipeline], grid: dict) -> dict:
-    """The setting that is best on validation, the first of equals, and only then its test."""
-    tried, best = [], None
-    for settings, model, metrics in _search(data, inputs, make, grid):
-        tried.append(settings | {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
-        if best is None or metrics.accuracy > best[2].accuracy:
-            best = settings, model, metrics
-    assert best is not None, "a grid has at least one setting"
-    settings, model, validation = best
-    test = score(data.test.labels, model.predict(inputs["test"]).tolist(), data.label_names)
+    """The setting that is best on validation, the first of equals; only then is test read."""
+    tried = _search(data, inputs, make, grid)
+    best = max(tried, key=lambda run: run["accuracy"])
+    settings = {key: best[key] for key in grid}
+    model = make(**settings).fit(inputs["train"], data.train.labels)
+
+    def metrics(split: str) -> Metrics:
+        return score(getattr(data, split).labels, model.predict(inputs[split]).tolist(), data.label_names)
+
     trained = model[-1].coef_.size + model[-1].intercept_.size
-    return _result(name, settings, tried, trained, validation, test)
+    return _result(name, settings, tried, trained, metrics("validation"), metrics("test"))
 
 
 def _result(

@@ -8,17 +8,17 @@
 
 import difflib
 import re
-import shlex
-import sys
 from pathlib import Path
 
 from lora_from_scratch import LoraError
 from lora_from_scratch.adapter_files import read_json, write_json
+from lora_from_scratch.finetune import TextData, load_emotion
 from lora_from_scratch.finetune.record import environment
 
 from .statistics import RowFacts, read_row_facts
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
 SWEEP = "sweep/minilm"
 
 
@@ -26,14 +26,22 @@ def load(name: str) -> dict:
     """The record ``results/NAME.json``.
 
     Raises:
-        LoraError: there is no such record; the message names the nearest, and the folder's.
+        LoraError: there is no such record; the message names the nearest.
     """
-    path = RESULTS / f"{name}.json"
-    if not path.exists():
-        there = [str(p.relative_to(RESULTS).with_suffix("")) for p in RESULTS.rglob("*.json")]
-        near = difflib.get_close_matches(name, there, n=3)
-        raise LoraError(f"there is no record results/{name}.json{near and f'; near it: {chr(44).join(near)}' or ''}")
-    return read_json(path)
+    if not exists(name):
+        there = [p.relative_to(RESULTS).with_suffix("").as_posix() for p in RESULTS.rglob("*.json")]
+        raise LoraError(f"there is no record results/{name}.json{_nearest(name, there)}")
+    return read_json(RESULTS / f"{name}.json")
+
+
+def exists(name: str) -> bool:
+    """Whether there is a record ``results/NAME.json``."""
+    return (RESULTS / f"{name}.json").exists()
+
+
+def load_all(folder: str = "") -> list[dict]:
+    """Every record that lies in a folder of ``results/`` itself, by file name."""
+    return [read_json(path) for path in sorted((RESULTS / folder).glob("*.json"))]
 
 
 def read(setting: str, folder: str = SWEEP, seeds=None) -> list[dict]:
@@ -42,23 +50,18 @@ def read(setting: str, folder: str = SWEEP, seeds=None) -> list[dict]:
     Raises:
         LoraError: there are none, or one of ``seeds`` is missing.
     """
-    found = {}
-    for path in (RESULTS / folder).glob(f"{setting}-seed*.json"):
-        if match := re.fullmatch(rf"{re.escape(setting)}-seed(\d+)", path.stem):
-            found[int(match[1])] = path
+    found = _seeds(folder).get(setting, {})
     missing = [seed for seed in seeds or () if seed not in found]
-    if missing or not found:
-        there = sorted(groups(folder)) if (RESULTS / folder).is_dir() else []
-        near = difflib.get_close_matches(setting, there, n=3)
-        what = f"seed {', '.join(map(str, missing))} of {setting!r}" if found else f"run named {setting!r}"
-        raise LoraError(f"results/{folder} has no {what}" + (f"; near it: {', '.join(near)}" if near and not found else ""))
+    if not found:
+        raise LoraError(f"results/{folder} has no run named {setting!r}{_nearest(setting, _seeds(folder))}")
+    if missing:
+        raise LoraError(f"results/{folder} has no seed {', '.join(map(str, missing))} of {setting!r}, only {sorted(found)}")
     return [read_json(found[seed]) for seed in sorted(found if seeds is None else seeds)]
 
 
 def groups(folder: str = SWEEP) -> dict[str, list[dict]]:
     """Every setting of a folder with the records of its seeds, the lowest first."""
-    names = sorted({path.stem.rpartition("-seed")[0] for path in (RESULTS / folder).glob("*-seed*.json")})
-    return {name: read(name, folder) for name in names}
+    return {setting: [read_json(paths[seed]) for seed in sorted(paths)] for setting, paths in _seeds(folder).items()}
 
 
 def tuned(method: str, folder: str = SWEEP) -> dict[float, dict]:
@@ -67,15 +70,40 @@ def tuned(method: str, folder: str = SWEEP) -> dict[float, dict]:
     return {rate: read_json(paths[rate]) for rate in sorted(paths)}
 
 
+def all_tuned(folder: str = SWEEP) -> dict[str, dict[float, dict]]:
+    """``tuned`` for every method that a folder has tuning runs of."""
+    stems = [path.stem.removeprefix("tune-") for path in (RESULTS / folder).glob("tune-*-lr*.json")]
+    return {method: tuned(method, folder) for method in sorted({stem.rpartition("-lr")[0] for stem in stems})}
+
+
 def facts(split: str) -> RowFacts:
     """The labels of a split's rows, and which of its texts are in train, too."""
     return read_row_facts(RESULTS / "rows.json", split)
 
 
-def write(path: Path, module: str, **what) -> None:
-    """Write a record under the command and the machine that it was made with.
+def real_data() -> TextData:
+    """The public dataset, which is what a record is about; ends the process if there is only the built-in corpus."""
+    data = load_emotion()
+    if not data.is_real:
+        raise SystemExit(f"error: this needs the public dataset, and there is only {data}: set EMOTION_DATA_DIR")
+    return data
 
-    ``module`` is the one that was run, such as "book.study.speed.step".
-    """
-    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
-    write_json(path, {"command": command, "environment": environment()} | what)
+
+def write(path: Path, command: str, /, **record) -> None:
+    """Write a record, with the command and the machine that made it unless it names its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"command": command, "environment": environment()} | record)
+
+
+def _seeds(folder: str) -> dict[str, dict[int, Path]]:
+    """By setting, the path of each seed's record; settings in alphabetical order."""
+    found: dict[str, dict[int, Path]] = {}
+    for path in (RESULTS / folder).glob("*-seed*.json"):
+        if match := re.fullmatch(r"(.+)-seed(\d+)", path.stem):
+            found.setdefault(match[1], {})[int(match[2])] = path
+    return dict(sorted(found.items()))
+
+
+def _nearest(name: str, there) -> str:
+    near = difflib.get_close_matches(name, there, n=3)
+    return f"; the nearest: {', '.join(near)}" if near else ""

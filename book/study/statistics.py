@@ -4,7 +4,6 @@ A run's record holds its predictions. With the true labels (``RowFacts``) every 
 worked out again for any choice of rows, so nothing here trains or needs the texts.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from lora_from_scratch.adapter_files import read_json
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.data import SPLITS, TextData
 
@@ -45,7 +45,7 @@ def row_facts(data: TextData) -> dict:
 
 def read_row_facts(path: str | Path, split: str) -> RowFacts:
     """One split's facts, from the file that ``python -m book.study.pages.tables --rows`` wrote."""
-    facts = json.loads(Path(path).read_text(encoding="utf-8"))
+    facts = read_json(Path(path))
     return RowFacts(
         np.array(facts[split]["labels"]), np.array(facts[split]["in_train"], dtype=int), tuple(facts["label_names"])
     )

@@ -1,8 +1,9 @@
-"""The case study: six emotions in short English texts, on top of the algorithm."""
+"""Fine-tuning a text classifier with LoRA: six emotions in short English texts, or data of your own."""
 
 from lora_from_scratch.finetune.data import LABEL_NAMES, Split, TextData, load_emotion
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
 from lora_from_scratch.finetune.evaluate import Metrics, evaluate
+from lora_from_scratch.finetune.loop import class_scores, steps
 from lora_from_scratch.finetune.model import (
     EncoderClassifier,
     TextClassifier,
@@ -12,9 +13,10 @@ from lora_from_scratch.finetune.model import (
     save_finetuned,
 )
 from lora_from_scratch.finetune.projected_head import ProjectedHead, principal_directions, use_projected_head
+from lora_from_scratch.finetune.recipe import TrainConfig
 from lora_from_scratch.finetune.resume import Checkpoint
 from lora_from_scratch.finetune.sources import load_data
-from lora_from_scratch.finetune.train import TrainConfig, TrainingFailed, finetune
+from lora_from_scratch.finetune.train import TrainingFailed, finetune
 
 __all__ = [
     "BACKBONES",
@@ -29,6 +31,7 @@ __all__ = [
     "TrainConfig",
     "TrainingFailed",
     "build_classifier",
+    "class_scores",
     "encoder_targets",
     "evaluate",
     "finetune",
@@ -38,5 +41,6 @@ __all__ = [
     "load_finetuned",
     "principal_directions",
     "save_finetuned",
+    "steps",
     "use_projected_head",
 ]

@@ -1,11 +1,21 @@
 """From texts to padded batches of about equal length."""
 
+import itertools
 import math
+from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from lora_from_scratch.finetune.data import Split
+from lora_from_scratch.finetune.precision import padded_to, pick_precision
+from lora_from_scratch.finetune.recipe import TrainConfig
+
+if TYPE_CHECKING:
+    from lora_from_scratch.finetune.model import TextClassifier
 
 CHUNK = 50  # batches that are sorted by length together: long enough to save padding,
 # short enough that a batch is still drawn at random from many rows
@@ -73,3 +83,22 @@ def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int, multip
     own = torch.Generator()
     padded = partial(collate, pad=pad, multiple=multiple)
     return DataLoader(rows, batch_sampler=sampler, collate_fn=padded, generator=own)  # type: ignore[arg-type]  # a list will do
+
+
+def train_batches(classifier: "TextClassifier", split: Split, config: TrainConfig) -> DataLoader:
+    """The batches that ``config`` makes of ``split``, an epoch of them: see ``train_loader``."""
+    tokenizer, multiple = classifier.tokenizer, padded_to(pick_precision(config.precision))
+    ids = tokenise(tokenizer, split.texts, classifier.max_length)
+    return train_loader(ids, split.labels, tokenizer.pad_token_id, config.batch_size, config.seed, multiple)
+
+
+def epochs(loader, sampler: LengthBuckets, done: int) -> Iterator[dict[str, Tensor]]:
+    """The batches of one epoch after another, without end, but for the first ``done``.
+
+    ``loader`` is what accelerate prepared from ``train_loader``, whose ``sampler`` it hides.
+    """
+    for epoch in itertools.count(done // len(sampler)):
+        loader.set_epoch(epoch)  # otherwise the prepared loader counts for itself, from 0
+        sampler.set_epoch(epoch)  # and with several processes it does not pass that on
+        yield from itertools.islice(loader, done % len(sampler), None)
+        done = 0

@@ -1,7 +1,12 @@
-"""What a model too large for one device needs: its base in shares, its activations made again."""
+"""Where a run computes, in how many processes, and what a model too large for one device needs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
@@ -10,38 +15,67 @@ from lora_from_scratch.targets import head_modules
 
 
 def on_cpu() -> bool:
-    """Whether this machine computes on CPUs: accelerate looks for several processes there only if told."""
+    """Whether this machine computes on its CPU: there accelerate looks for other processes only if told to."""
     return not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:
-    """Which of the processes this is, as ``accelerate launch`` or ``torchrun`` started them."""
+    """Which of the processes this is that ``accelerate launch`` or ``torchrun`` started."""
     return PartialState(cpu=on_cpu())
 
 
+def accelerator_for(precision: str, cpu: bool | None = None) -> Accelerator:
+    """What places tensors, rounds and averages for a run in "fp32", "bf16" or "fp16".
+
+    Args:
+        cpu: compute on the CPU; None means only where there is nothing faster.
+    """
+    AcceleratorState._reset_state()  # otherwise a process could train in one precision only
+    return Accelerator(
+        cpu=on_cpu() if cpu is None else cpu,
+        mixed_precision="no" if precision == "fp32" else precision,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
+
+
+def prepare_model(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Module:
+    """Place ``model`` on this process's device, its base in shares if ``shard``; returns what has to be called in training.
+
+    Raises:
+        LoraError: see ``shard_base``.
+    """
+    if shard:
+        accelerator.print(shard_base(model, accelerator))
+        return model
+    prepared = accelerator.prepare(model)
+    # It also wraps the model's forward in autocast, for good: later runs would compute in 16 bits, too.
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return prepared
+
+
 def shard_base(model: nn.Module, accelerator: Accelerator) -> str:
-    """Share the frozen numbers of ``model`` out over the processes, in place, for good.
+    """Share the frozen parameters of ``model`` out over the processes, in place, for good.
 
     Of every frozen tensor each of n processes keeps 1/n. A block of the encoder is
-    gathered when the forward or the backward pass comes to it, and let go afterwards
+    gathered when the forward or the backward pass comes to it, and released afterwards
     (FSDP: Zhao et al. 2023, arXiv:2304.11277). What trains is small; every process keeps
-    it whole, so an adapter is saved as ever, and its gradients are averaged by
+    it whole, so an adapter is saved as usual, and its gradients are averaged by
     ``average_gradients``. From now on every process has to run the same passes.
 
     Returns: how much each process keeps, in words.
 
     Raises:
-        LoraError: there is one process only, or no adapters but the base itself trains.
+        LoraError: there is only one process, or the base itself trains.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     if accelerator.num_processes == 1:
-        raise LoraError("shard_base shares the base out over several processes, and there is one: accelerate launch")
+        raise LoraError("shard_base shares the base out over several processes, and there is one: start it by accelerate launch")
     trained = {p for p in model.parameters() if p.requires_grad}
     heads = sum(p.numel() for name in head_modules(model) for p in model.get_submodule(name).parameters())
     if not is_adapted(model) and sum(p.numel() for p in trained) > heads:
-        raise LoraError("shard_base is for a frozen base: here base weights train")
+        raise LoraError("shard_base needs a frozen base, but here base weights train")
     for tensor in trained:
         tensor.data = tensor.data.to(accelerator.device)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
@@ -54,13 +88,13 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> str:
         _hand_on(model)
     shares = (p.to_local() for p in model.parameters() if not p.requires_grad)  # type: ignore[attr-defined]  # DTensors now
     kept = sum(share.numel() for share in shares)
-    return f"each of {accelerator.num_processes} processes keeps {kept:,} of the base's {frozen:,} frozen numbers"
+    return f"each of {accelerator.num_processes} processes keeps {kept:,} of the base's {frozen:,} frozen parameters"
 
 
 def _hand_on(model: nn.Module) -> None:
-    """Give the shares also to the base's own modules, which wait outside of the model.
+    """Give the shares to the base's own modules as well, which wait outside the model.
 
-    Else they would keep the whole tensors, and nothing would have been saved.
+    Otherwise they would hold on to the whole tensors, and nothing would have been saved.
     """
     for path, module in adapters_of(model).base.items():
         now = model.get_submodule(path)
@@ -77,11 +111,15 @@ def average_gradients(trained: list[Tensor], accelerator: Accelerator) -> None:
         p.grad = mean.view_as(p)
 
 
-def gradient_checkpointing(encoder: nn.Module, on: bool) -> None:
-    """In training, keep of each block its input alone and compute the rest again in the backward pass."""
-    # transformers 6 calls these methods otherwise.
+@contextmanager
+def gradient_checkpointing(encoder: nn.Module, on: bool) -> Iterator[None]:
+    """Within it, if ``on``, training keeps only each block's input and computes the rest again in the backward pass."""
+    # transformers 6 has other names for these methods.
     prefix = "activation" if hasattr(encoder, "activation_checkpointing_enable") else "gradient"
     if on:
         getattr(encoder, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
-    else:
-        getattr(encoder, f"{prefix}_checkpointing_disable")()
+    try:
+        yield
+    finally:
+        if on:
+            getattr(encoder, f"{prefix}_checkpointing_disable")()

@@ -1,8 +1,9 @@
-"""How to train: the settings, the optimiser's groups, the rate at each step."""
+"""How to train: the settings, the optimiser and its groups, the learning rate at each step."""
 
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from lora_from_scratch.config import LoraError
@@ -90,6 +91,16 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     if config.b_ratio != 1 and not tensors["B"]:
         raise LoraError(f"b_ratio is {config.b_ratio:g}, but no lora_B trains in this model")
     return [{"params": tensors[name], "peak": peak} for name, peak in groups.items() if tensors[name]]
+
+
+def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over everything in ``model`` that trains; raises as ``parameter_groups`` does."""
+    return torch.optim.AdamW(
+        parameter_groups(model, config),
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=not torch.backends.mps.is_available(),  # one call for all tensors instead of ten for each
+    )
 
 
 def rate_share(step: int, total: int, warmup: float) -> float:

@@ -1,12 +1,12 @@
-"""Checkpoints of a run, so that one that was killed can go on to the same bits.
+"""Checkpoints of a run, so that one that was killed can be resumed and ends with the same bits.
 
-A checkpoint is one safetensors file; its JSON part (where the run stood, its history, its
-settings) travels in the same file's metadata, so that the two cannot disagree.
+A checkpoint is one safetensors file. Its JSON part (where the run stood, its history and its
+settings) travels in that file's metadata, so that the two cannot disagree.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.adapter_files import write_whole
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import injection_of, is_adapted
+from lora_from_scratch.finetune.settings import check_settings
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 1
@@ -25,17 +25,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where ``finetune`` keeps the state of a run, and whether it goes on from it.
+    """Where ``finetune`` keeps the state of a run, and whether it resumes from there.
 
     Args:
-        path: of the file; the folder is made when needed. Whoever calls ``finetune``
-            deletes it once the results are safe.
+        path: of the file; its folder is made if needed. Delete the file yourself once
+            the run's results are safe.
         every: steps between two checkpoints; the start of the run and the end of each
-            epoch have one besides. 0 means none at all.
-        resume: go on from the file; where there is none, start from the beginning.
+            epoch have one as well. 0 means none at all.
+        resume: go on from the file; if there is none, start from the beginning.
 
     Raises:
-        LoraError: ``every`` is no int of at least 0.
+        LoraError: ``every`` is not an int of at least 0.
     """
 
     path: Path
@@ -47,53 +47,16 @@ class Checkpoint:
             raise LoraError(f"checkpoint_every must be an int of at least 0, got {self.every!r}")
 
 
-def run_settings(classifier, data, config) -> dict:
-    """What a run is, as plain data: its record says it, and only the same run can be gone on with."""
-    lora = injection_of(classifier.model) if is_adapted(classifier.model) else None
-    encoder = classifier.model.backbone.config
-    return {
-        "backbone": classifier.backbone,
-        "base_sha256": classifier.base_sha256,
-        "max_length": classifier.max_length,
-        "base_dropout": getattr(encoder, "hidden_dropout_prob", getattr(encoder, "dropout", 0.0)),
-        "method": classifier.method,
-        "quantize": classifier.quantize,
-        "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint},
-        "lora": asdict(lora.config) | {"scaling": lora.config.scaling} if lora else None,
-        "train": asdict(config),
-    }
-
-
-def check_settings(path: Path, settings: dict, saved: dict) -> None:
-    """Refuse to go on with another run than the one that ``path`` holds.
-
-    Raises:
-        LoraError: a setting differs from the saved one; every such setting is named,
-            with both values. The data's source may differ where its rows do not.
-    """
-    later = {"train.b_ratio": 1.0, "train.head_first": False, "lora.vector_size": None, "quantize": None}  # no choice when older runs were saved
-    here, there = dict(_flat(json.loads(json.dumps(settings)))), later | dict(_flat(saved))
-    if here["data.fingerprint"] == there.get("data.fingerprint"):
-        here["data.source"] = there.get("data.source")
-    faults = [
-        f"{name} is {here.get(name, 'not set')!r}, there {there.get(name, 'not set')!r}"
-        for name in here | {n: None for n in there if n.split(".")[0] in settings}
-        if here.get(name, "not set") != there.get(name, "not set")
-    ]
-    if faults:
-        raise LoraError(f"{path} is of a run with other settings: {'; '.join(faults)}")
-
-
 def live_tensors(model: nn.Module, optimizer, good: dict) -> dict[str, Tensor]:
-    """The tensors that a run changes, by name: to be read by a save, and filled by a load.
+    """The tensors that a run changes, by name: saving reads them, loading fills them.
 
-    For every trained parameter that is the weight, AdamW's three, and the last good value.
+    For every trained parameter these are the weight, AdamW's three, and the last good value.
     """
     live: dict[str, Tensor] = {}
     for name, kept in good.items():
         weight = model.get_parameter(name)
         adam = optimizer.state[weight]
-        if not adam:  # before its first step; AdamW itself would then start with these
+        if not adam:  # before its first step, which AdamW itself starts with these
             adam["step"] = torch.zeros((), device=weight.device)
             adam |= {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
         live |= {f"weight.{name}": weight, f"good.{name}": kept}
@@ -105,9 +68,9 @@ class Keeper:
     """Saves and restores one run. Every process has one and calls it at the same steps.
 
     Args:
-        checkpoint: where; None means that nothing is kept.
+        checkpoint: where to; None means that nothing is kept.
         settings: see ``run_settings``.
-        live: gives ``live_tensors`` as they are now.
+        live: returns ``live_tensors`` as they are now.
     """
 
     def __init__(self, checkpoint: Checkpoint | None, accelerator: Accelerator, settings: dict, live):
@@ -123,11 +86,11 @@ class Keeper:
         """Write a checkpoint, whole or not at all; only the main process writes.
 
         Args:
-            window: what the steps since the last log line measured, [2] each.
-            run: ``step`` and the rest that changes, as plain data.
+            window: what each step since the last log line measured, [2].
+            run: ``step`` and whatever else changes, as plain data.
 
         Raises:
-            LoraError: the file cannot be written; the checkpoint before it is as it was.
+            LoraError: the file cannot be written; the checkpoint before it stays as it was.
         """
         if not self.checkpoint.every:
             return
@@ -147,19 +110,19 @@ class Keeper:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
         except (LoraError, OSError) as error:
-            last = "; the checkpoint before it is whole, to go on from" if self.path.exists() else ""
+            last = "; the last checkpoint is whole, and the run can be resumed from it" if self.path.exists() else ""
             raise LoraError(f"{error}, so the run stops after step {run['step']}{last}") from None
 
     def load(self, **start) -> tuple[dict, list[Tensor], str]:
-        """Restore the live tensors and the random generators, if that is wished and there is what from.
+        """Restore the live tensors and the random generators, if asked to and if there is a checkpoint.
 
         Returns ``run`` and ``window`` as they were saved (``start`` and an empty list if
-        nothing was restored), and what to tell about it ("" for nothing).
+        nothing was restored), and what to say about it ("" for nothing).
 
         Raises:
-            LoraError: the file is no checkpoint or damaged, a setting differs (every such
+            LoraError: the file is not a checkpoint or damaged, a setting differs (every such
                 one is named), or a tensor is missing, left over or of another shape.
-                Nothing is then changed.
+                Nothing is changed then.
         """
         if not self.checkpoint.resume:
             return start, [], ""
@@ -167,32 +130,33 @@ class Keeper:
             return start, [], f"{self.path} is not there: starting from the beginning"
         run, tensors = _read(self.path)
         check_settings(self.path, self.settings, run["settings"])
-        live, accelerator, me = self.live(), self.accelerator, self.accelerator.process_index
-        generators = _generators(accelerator.device)
-        length = tensors["window"].shape[1] if "window" in tensors else 0  # as long as it was
-        expected = {name: (t.dtype, *t.shape) for name, t in live.items()}
-        expected["window"] = (torch.float32, accelerator.num_processes, length, 2)
-        for kind, (read, _) in generators.items():
-            expected[f"random.{kind}"] = (torch.uint8, accelerator.num_processes, *read().shape)
-        found = {name: (t.dtype, *t.shape) for name, t in tensors.items()}
-        names = sorted(name for name in found | expected if found.get(name) != expected.get(name))
-        if names:
-            faults = (f"{n} is {found.get(n, 'missing')}, expected {expected.get(n, 'none')}" for n in names)
-            raise LoraError(f"{self.path} does not fit the model: {'; '.join(faults)}")
-
+        live, generators = self.live(), _generators(self.accelerator.device)
+        self._check_fit(tensors, live, generators)
+        me = self.accelerator.process_index
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(tensors[name])
         for kind, (_, write) in generators.items():
             write(tensors[f"random.{kind}"][me].clone())  # of a view PyTorch would read the wrong bytes, or crash
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(run["scaler"])
-        accelerator.wait_for_everyone()  # nobody deletes the file while another still reads it
-        window = list(tensors["window"][me].to(accelerator.device))
-        was = run["made_by"]
-        changed = [f"{name} was {was[name]}, is {now}" for name, now in _made_by().items() if was[name] != now]
-        but = f" (not to the same bits: {', '.join(changed)})" if changed else ""
-        return run, window, f"going on after step {run['step']}, from {self.path}{but}"
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(run["scaler"])
+        self.accelerator.wait_for_everyone()  # nobody deletes the file while another process still reads it
+        window = list(tensors["window"][me].to(self.accelerator.device))
+        return run, window, f"going on after step {run['step']}, from {self.path}{_changed(run['made_by'])}"
+
+    def _check_fit(self, tensors: dict[str, Tensor], live: dict[str, Tensor], generators: dict) -> None:
+        """Refuse a checkpoint whose tensors are not the run's, by name, type or shape."""
+        processes = self.accelerator.num_processes
+        length = tensors["window"].shape[1] if "window" in tensors else 0  # as many steps as there were
+        expected = {name: (t.dtype, *t.shape) for name, t in live.items()}
+        expected["window"] = (torch.float32, processes, length, 2)
+        for kind, (read, _) in generators.items():
+            expected[f"random.{kind}"] = (torch.uint8, processes, *read().shape)
+        found = {name: (t.dtype, *t.shape) for name, t in tensors.items()}
+        names = sorted(name for name in found | expected if found.get(name) != expected.get(name))
+        if names:
+            faults = (f"{n} is {found.get(n, 'missing')}, expected {expected.get(n, 'none')}" for n in names)
+            raise LoraError(f"{self.path} does not fit the model: {'; '.join(faults)}")
 
 
 def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -205,7 +169,7 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     if not {"run", "sha256"} <= metadata.keys():
         raise LoraError(f"{path} is a safetensors file, but not the checkpoint of a run")
     if metadata["sha256"] != _digest(metadata["run"], tensors):
-        raise LoraError(f"{path} is damaged: its content has not the sha256 that is written in it")
+        raise LoraError(f"{path} is damaged: its content does not have the sha256 that the file states")
     run = json.loads(metadata["run"])
     if run["format"] != FORMAT:
         raise LoraError(f"{path} has format {run['format']}, expected {FORMAT}")
@@ -213,7 +177,7 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    """sha256 over everything: safetensors itself notices a cut, but no changed byte."""
+    """sha256 over everything: safetensors itself notices a truncated file, but not a changed byte."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -232,15 +196,13 @@ def _generators(device: torch.device) -> dict:
 
 
 def _made_by() -> dict:
-    """What bits depend on besides the settings."""
+    """What a run's bits depend on besides its settings."""
     from lora_from_scratch import __version__
 
     return {"lora_from_scratch": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
-def _flat(tree: dict, prefix: str = ""):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def _changed(was: dict) -> str:
+    """What of ``_made_by`` is no longer as it was, in words."""
+    changed = [f"{name} was {was[name]}, is {now}" for name, now in _made_by().items() if was[name] != now]
+    return f" (not to the same bits: {', '.join(changed)})" if changed else ""

@@ -38,7 +38,7 @@ from lora_from_scratch.finetune import (
 from lora_from_scratch.finetune import data as emotion_data
 from lora_from_scratch.finetune.evaluate import predict_logits, score
 from lora_from_scratch.finetune.precision import pick_precision
-from lora_from_scratch.finetune.resume import check_settings, run_settings
+from lora_from_scratch.finetune.settings import check_settings, run_settings
 from tests.conftest import tiny_bert
 from tests.core.test_adapters import randomise
 from tests.finetune.test_sources import ROWS, csv_text

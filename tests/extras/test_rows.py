@@ -169,7 +169,7 @@ def test_the_benchmark_of_many_adapters_writes_its_record(tiny_backbone, tmp_pat
     record = json.loads((tmp_path / "b.json").read_text())
     for precision, rows in record["precision"].items():
         ours = rows[bench.BY_ROWS]
-        assert rows[bench.YARDSTICK]["time"] == 1 and ours["to_peft"] > 0
+        assert rows[bench.BASELINE]["time"] == 1 and ours["to_peft"] > 0
         assert ours["gap_to_switched"] < (1e-5 if precision == "float32" else 0.1) * max(1, ours["largest_logit"])
     assert "by rows / PEFT's mixed batch" in capsys.readouterr().out
     shown = many_adapters(record | {"environment": {"processor": "an abacus", "instructions": "beads", "threads": 1, "libraries": {"torch": "2"}}})

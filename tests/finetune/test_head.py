@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lora_from_scratch import LoraError
-from lora_from_scratch.finetune import Split, TrainConfig, evaluate, finetune, load_classifier, train
+from lora_from_scratch.finetune import Split, TrainConfig, evaluate, finetune, load_classifier, loop, train
 from lora_from_scratch.finetune.evaluate import predict_features, predict_logits
 from lora_from_scratch.finetune.head import fit_head
 from lora_from_scratch.finetune.resume import CHECKPOINT, Checkpoint
@@ -44,8 +44,8 @@ def test_training_starts_from_it_once(classifier, data, monkeypatch, tmp_path):
     config = TrainConfig(lr=1e-2, precision="fp32", batch_size=16, max_steps=6, head_first=True)
     fits, seen = [], []
     monkeypatch.setattr(train, "fit_head", lambda *args: fits.append(fit_head(*args)) or fits[0])
-    step = train._step
-    monkeypatch.setattr(train, "_step", lambda model, *rest: seen.append(model.classifier.weight.detach().clone()) or step(model, *rest))
+    update = loop._update
+    monkeypatch.setattr(loop, "_update", lambda model, *rest: seen.append(model.classifier.weight.detach().clone()) or update(model, *rest))
     keep = Checkpoint(tmp_path / CHECKPOINT, 2, resume=True)
     finetune(classifier, data, config, keep)
     other = load_classifier(classifier.backbone)

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from lora_from_scratch import LoraConfig, add_lora
-from lora_from_scratch.finetune import TrainConfig, TrainingFailed, encoder_targets, finetune, load_classifier, train
+from lora_from_scratch.finetune import (
+    TrainConfig,
+    TrainingFailed,
+    encoder_targets,
+    finetune,
+    load_classifier,
+    loop,
+    train,
+)
 from lora_from_scratch.finetune.precision import frozen_linears_in
 from tests.conftest import assert_unchanged, shake, state_of, tiny_bert
 
@@ -89,12 +97,12 @@ def test_a_bf16_run_that_fails_gives_the_base_back(tiny_backbone, data):
 
 @pytest.mark.parametrize("precision, multiple", [("fp32", 1), ("bf16", 8)])
 def test_batches_in_16_bits_have_few_shapes(tiny_backbone, data, monkeypatch, precision, multiple):
-    widths, step = set(), train._step
+    widths, step = set(), loop._update
 
     def watched(model, batch, *rest):
         widths.add(batch["input_ids"].shape[1])
         return step(model, batch, *rest)
 
-    monkeypatch.setattr(train, "_step", watched)
+    monkeypatch.setattr(loop, "_update", watched)
     short_run(tiny_backbone, data, precision=precision)
     assert math.gcd(*widths) == multiple, widths

@@ -1,14 +1,14 @@
-"""The frontier's list of runs: each trains as many numbers as its name says."""
+"""The frontier's list of runs: each trains as many parameters as its name says."""
 
 from study.runs.tiny import SIZES, runs
 
 
 def trained(run):
-    linears = {"vector": run.vector_size, "lora": 4 * 384 * run.r}.get(run.method, 36 * run.r**2)
-    return linears + (6 * run.k + 6 if run.k else 2310)
+    adapters = {"vector": run.vector_size, "lora": 4 * 384 * run.r}.get(run.method, 36 * run.r**2)
+    return adapters + (6 * run.k + 6 if run.k else 2310)
 
 
-def test_names_tell_how_many_numbers_train():
+def test_names_tell_how_many_parameters_train():
     for name, run in runs().items():
         if not run.tunes:
             assert trained(run) == int(name.split("-")[1]), name

@@ -1,13 +1,12 @@
-"""The book's page of results, as Markdown, from the records of the sweep; see results_table.py."""
+"""The book's page of results, as Markdown, from the records of the sweep and of the baselines."""
 
-import json
 from collections import defaultdict
 from functools import partial
-from pathlib import Path
 from statistics import mean
 
+from .. import records
 from ..claims import audit_claims
-from ..statistics import accuracy, estimate, macro_f1, missed, read_row_facts
+from ..statistics import accuracy, estimate, macro_f1, missed
 from .markdown import table
 from .speed import cpu, speed
 
@@ -23,7 +22,7 @@ was chosen was chosen on validation.
 # What the settings' names say, in the order of the tables.
 FAMILIES = {
     "attention": "LoRA on q, k, v and the attention's output",
-    "all-linear": "LoRA on all six linears of a block",
+    "all-linear": "LoRA on all six linear layers of a block",
     "full": "full fine-tuning",
     "last-block": "the last block and the head",
     "bias": "every bias and the head",
@@ -31,58 +30,50 @@ FAMILIES = {
     "public-rate": "LoRA on attention at the public experiment's rate, base frozen",
     "public": "the public experiment as published: all but the adapted weights trains",
     "reinit": "the encoder re-initialised: no pre-training",
-    "epochs-3": "LoRA on all six linears for three epochs, where the others train for one",
-    "batch-8": "all six linears for one epoch in batches of 8, at a larger scaling and a rate of its own for the head",
+    "epochs-3": "LoRA on all six linear layers for three epochs, where the others train for one",
+    "batch-8": "all six linear layers for one epoch in batches of 8, at a larger scaling and a rate of its own for the head",
     "head-first": "the same, the head fitted to the frozen features before",
-    "variant": "variants of LoRA on all six linears at rank 8, each at the best of its rates",
-    "fp32": "all six linears in float32, where the others train in bf16; batch 8 where it says so",
+    "variant": "variants of LoRA on all six linear layers at rank 8, each at the best of its rates",
+    "fp32": "all six linear layers in float32, where the others train in bf16; batch 8 where it says so",
     "alpha": "one rate for every rank, and three rules for s: `alpha` 2, `alpha-r` 16/r, `alpha-sqrt-r` 2 sqrt(8/r)",
 }
 SCORES = ["test accuracy", "test macro-F1"]
 RANDOM = "random"  # labels by chance: no test, and a table of its own
 
 
-def read_groups(folder: Path) -> dict[str, list[dict]]:
-    """The sweep's records, by setting: those whose file's name ends in -seedN."""
-    groups = defaultdict(list)
-    for path in sorted(folder.glob("*-seed*.json")):
-        groups[path.stem.rpartition("-seed")[0]].append(json.loads(path.read_text(encoding="utf-8")))
-    return dict(groups)
-
-
 def family(name: str) -> str:
     return next((f for f in sorted(FAMILIES, key=len, reverse=True) if name == f or name.startswith(f"{f}-")), name)
 
 
-def page(results: Path) -> str:
+def page() -> str:
     """The whole page, with a part for every backbone that has records."""
-    text = f"{INTRODUCTION}\n## Yardsticks\n\n{yardsticks(results)}\n"
-    for folder in sorted(path for path in (results / "sweep").iterdir() if path.is_dir()):
-        text += f"\n## {folder.name}\n" + "".join(f"\n{part}\n" for part in parts(folder, results / "rows.json"))
-    return f"{text}\n{speed(results)}\n".rstrip() + "\n"
+    text = f"{INTRODUCTION}\n## Baselines\n\n{baselines()}\n"
+    for backbone in sorted(path.name for path in (records.RESULTS / "sweep").iterdir() if path.is_dir()):
+        text += f"\n## {backbone}\n" + "".join(f"\n{part}\n" for part in parts(f"sweep/{backbone}"))
+    return f"{text}\n{speed()}\n".rstrip() + "\n"
 
 
-def yardsticks(results: Path) -> str:
+def baselines() -> str:
     """What fine-tuning must beat, from `python -m book.study.runs.baselines`."""
-    path = results / "yardsticks.json"
-    if not path.exists():
+    if not records.exists("yardsticks"):
         return "Not measured yet."
-    rows, lines = read_row_facts(results / "rows.json", "test"), []
-    for found in json.loads(path.read_text(encoding="utf-8"))["yardsticks"]:
+    rows, lines = records.facts("test"), []
+    for found in records.load("yardsticks")["yardsticks"]:
         score = partial(estimate, [found | {"train": {"seed": 0}}], rows)
         lines.append([
             found["yardstick"], f"{found['parameters']['trainable']:,}", f"{100 * found['validation']['accuracy']:.2f}", score(accuracy),
             f"{100 * score(accuracy, without_leaks=True).mean:.2f}", score(macro_f1),
         ])  # fmt: skip
-    return table(["yardstick", "numbers trained", "validation accuracy", *SCORES[:1], _without(rows), *SCORES[1:]], lines)
+    return table(["baseline", "parameters trained", "validation accuracy", *SCORES[:1], _without(rows), *SCORES[1:]], lines)
 
 
 def _without(rows) -> str:
     return f"without the {len(rows.in_train)} rows also in train"
 
 
-def parts(folder: Path, facts: Path) -> list[str]:
-    groups, rows = read_groups(folder), read_row_facts(facts, "test")
+def parts(folder: str) -> list[str]:
+    """The tables of one backbone, whose records lie in ``folder``."""
+    groups, rows = records.groups(folder), records.facts("test")
     tested = {name: runs for name, runs in groups.items() if all(run["test"] for run in runs)}
     order = list(FAMILIES)
     names = sorted(tested, key=lambda name: (order.index(family(name)), _rank(tested[name][0]), name))
@@ -133,7 +124,7 @@ def settings(names: list[str], groups: dict, rows, failed: str) -> str:
             f"{peak / 1e6:.0f}" if alike else "-", f"{first['parameters']['bytes'] / 1e3:,.0f}", f"{seconds:.0f}" if alike else "-",
         ])  # fmt: skip
     head = [
-        "setting", "seeds", "learning rate", "numbers trained", "without the head", "validation accuracy", *SCORES[:1],
+        "setting", "seeds", "learning rate", "parameters trained", "without the head", "validation accuracy", *SCORES[:1],
         _without(rows), *SCORES[1:], "peak MB", "kB saved", "CPU seconds",
     ]  # fmt: skip
     used = dict.fromkeys(map(family, names))
@@ -168,16 +159,15 @@ def random_labels(groups: dict) -> str:
     return f"### Labels by chance\n\nThe share of 2,048 such rows that is learnt in 10 epochs, seed by seed.\n\n{table(['setting', 'learning rate', 'learnt'], lines)}"
 
 
-def rates(folder: Path) -> str:
+def rates(folder: str) -> str:
     """What the tune-… runs found: one seed each, on validation, the best in bold."""
-    found = defaultdict(dict)
-    for path in folder.glob("tune-*.json"):
-        name, _, rate = path.stem.removeprefix("tune-").rpartition("-lr")
-        run = json.loads(path.read_text(encoding="utf-8"))
-        found[name][float(rate)] = None if run["failure"] else 100 * run["validation"]["accuracy"]
+    found = {
+        name: {rate: None if run["failure"] else 100 * run["validation"]["accuracy"] for rate, run in by_rate.items()}
+        for name, by_rate in records.all_tuned(folder).items()
+    }
     every = sorted({rate for by_rate in found.values() for rate in by_rate})
     lines = []
-    for name, by_rate in sorted(found.items()):
+    for name, by_rate in found.items():
         best = max(by_rate, key=lambda rate: by_rate[rate] or 0)
         shown = {r: "collapsed" if v is None else f"**{v:.2f}**" if r == best else f"{v:.2f}" for r, v in by_rate.items()}
         lines.append([f"`{name}`", *(shown.get(rate, "") for rate in every)])

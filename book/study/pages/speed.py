@@ -1,8 +1,6 @@
 """The part of the book's page of results that is about time and memory, from results/bench-*.json and gpu-*.json."""
 
-import json
-from pathlib import Path
-
+from .. import records
 from .markdown import table
 
 INTRODUCTION = """\
@@ -15,12 +13,11 @@ EVERY_ROW = 16_000  # of emotion's training split
 LEARNT = 0.5  # below this accuracy a run did not learn: the largest class alone gives a third
 
 
-def speed(results: Path) -> str:
-    """The tables of those study.speed that have a record."""
+def speed() -> str:
+    """The tables of those measurements of ``study.speed`` that have a record."""
     parts = {"bench-step": step, "bench-finetune": epoch, "bench-finetune-few-rows": epoch, "bench-time-to": time_to, "bench-layers": layers}
     parts |= {"bench-many-adapters": many_adapters, "bench-many-adapters-avx512": many_adapters, "bench-layers-gpu": layers, "gpu-memory": gpu_memory}
-    records = {name: results / f"{name}.json" for name in parts}
-    found = [parts[name](json.loads(path.read_text(encoding="utf-8"))) for name, path in records.items() if path.exists()]
+    found = [show(records.load(name)) for name, show in parts.items() if records.exists(name)]
     return "\n\n".join([INTRODUCTION.rstrip(), *found]) if found else ""
 
 
@@ -55,7 +52,7 @@ def step(record: dict) -> str:
     note = f" torch.compile took {', '.join(making)} before, once a process." if making else ""
     return (
         "### One step beside its floor\n\nThe floor is the frozen network's forward pass and the gradient of its activations, in float32. "
-        f"All adapt the six linears of every block of MiniLM at rank {record['settings']['rank']}.\n\n"
+        f"All adapt the six linear layers of every block of MiniLM at rank {record['settings']['rank']}.\n\n"
         f"{table(['step', *(f'batch {size}' for size in sizes)], lines)}\n\n{_made(record)}{note}"
     )
 
@@ -129,7 +126,7 @@ def many_adapters(record: dict) -> str:
     )
     return (
         f"### A batch with an adapter a row, in {' and '.join(found)}\n\n{settings['rows']} rows of {settings['tokens']} tokens through MiniLM, rank {settings['rank']} in all "
-        "six linears of every block, no gradients; time as a ratio to one adapter's on the same batch. "
+        "six linear layers of every block, no gradients; time as a ratio to one adapter's on the same batch. "
         f"Ours, one adapter a row, took {beside} of the time of PEFT's mixed batch.\n\n"
         f"{table(['pass', *found], lines)}\n\n{_made(record)}"
     )
@@ -144,6 +141,6 @@ def gpu_memory(record: dict) -> str:
             lines.append([model, case, f"{guess / 1e6:,.0f}", f"{peak / 1e6:,.0f}", f"{peak / guess:.2f}"])
     head = ["backbone", "step", "predicted MB", "peak MB", "peak / predicted"]
     return (
-        f"### Memory of a step on a GPU\n\n{record['tokens']} tokens a row; full fine-tuning and LoRA at rank 8 in all linears.\n\n"
+        f"### Memory of a step on a GPU\n\n{record['tokens']} tokens a row; full fine-tuning and LoRA at rank 8 in all linear layers.\n\n"
         f"{table(head, lines)}\n\n{_made(record)}"
     )

@@ -7,25 +7,24 @@ python -m book.study.pages.tables --rows    write results/rows.json, anew from t
 
 import argparse
 import sys
-from pathlib import Path
 
 from lora_from_scratch.adapter_files import write_json
-from lora_from_scratch.finetune.data import load_emotion
-from lora_from_scratch.finetune.record import read_records, summarise
 
+from .. import records
+from ..records import ROOT
 from ..statistics import row_facts
-from . import landing, markdown
+from ..summary import summarise, tested_runs
+from . import figure, markdown
 from .results import page
 
-ROOT = Path(__file__).resolve().parents[3]
 START, END = "<!-- results: made by `make tables` -->", "<!-- end of results -->"
 
 
-def table(folder: Path) -> str:
-    # One kind of hardware a table: a GPU's records stand in chapter 5.
-    records = [record for record in read_records(folder) if not record["environment"]["gpu"]]
+def table() -> str:
+    # One kind of hardware a table: a GPU's records are shown in chapter 5.
+    runs = [run for run in tested_runs() if not run["environment"]["gpu"]]
     head = [
-        "backbone", "rank", "recipe", "epochs", "seeds", "numbers trained (with head)",
+        "backbone", "rank", "recipe", "epochs", "seeds", "parameters trained (with head)",
         "validation accuracy", "validation macro-F1", "test accuracy", "test macro-F1",
     ]  # fmt: skip
     rows = [
@@ -34,17 +33,17 @@ def table(folder: Path) -> str:
             row.seeds, f"{row.trainable:,}", *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in (
                 row.validation_accuracy, row.validation_macro_f1, row.test_accuracy, row.test_macro_f1)),
         ]
-        for row in summarise(records)
+        for row in summarise(runs)
     ]  # fmt: skip
-    machines = sorted({r["environment"]["processor"] for r in records})
-    seconds = [r["history"]["train_seconds"] for r in records]
-    threads = sorted({r["environment"]["threads"] for r in records})
+    machines = sorted({run["environment"]["processor"] for run in runs})
+    seconds = [run["history"]["train_seconds"] for run in runs]
+    threads = sorted({run["environment"]["threads"] for run in runs})
     lines = [
         markdown.table(head, rows),
         "",
         "Mean ± standard deviation over seeds, in %; each rank with its own recipe, chosen "
         "on validation in trials that left no record. The base is frozen, all six "
-        f"linears of each block are adapted. Made on {', '.join(machines)}, {'/'.join(map(str, threads))} thread a run, "
+        f"linear layers of each block are adapted. Made on {', '.join(machines)}, {'/'.join(map(str, threads))} thread a run, "
         f"in {min(seconds):.0f} to {max(seconds):.0f} s of training.",
     ]
     return "\n".join(lines)
@@ -53,19 +52,16 @@ def table(folder: Path) -> str:
 def readme(text: str) -> str:
     """README.md with the table of today's records in it."""
     head, rest = text.split(START)
-    return f"{head}{START}\n{table(ROOT / 'results')}\n{END}{rest.split(END)[1]}"
+    return f"{head}{START}\n{table()}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m book.study.pages.tables", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
     parser.add_argument("--rows", action="store_true", help="write results/rows.json from the dataset")
     args = parser.parse_args()
     if args.rows:
-        data = load_emotion()
-        if not data.is_real:
-            parser.error(f"--rows needs the rows of the public dataset, not {data}")
-        write_json(ROOT / "results" / "rows.json", row_facts(data))
+        write_json(records.RESULTS / "rows.json", row_facts(records.real_data()))
     old = (ROOT / "README.md").read_text(encoding="utf-8")
     if old.count(START) != 1 or old.count(END) != 1:
         print(f"README.md: expected one {START} and one {END}", file=sys.stderr)
@@ -73,8 +69,8 @@ def main() -> int:
     stale = False
     made = {
         ROOT / "README.md": readme(old),
-        ROOT / "book" / "results.md": page(ROOT / "results"),
-        landing.FIGURE: landing.figure(ROOT / "results"),
+        ROOT / "book" / "results.md": page(),
+        figure.FILE: figure.draw(),
     }
     for path, text in made.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -16,6 +16,7 @@ import copy
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from lora_from_scratch import LoraConfig, LoraError
 from lora_from_scratch.adapter_files import write_json
 from lora_from_scratch.finetune import Split, TextClassifier, TextData, TrainConfig, load_classifier, load_emotion
+from lora_from_scratch.finetune.batches import train_batches
 from lora_from_scratch.finetune.encoders import encoder_targets
 from lora_from_scratch.finetune.evaluate import evaluate, predict_features
 from ..retention import (
@@ -35,10 +37,11 @@ from ..retention import (
 )
 from lora_from_scratch.finetune.methods import choose_trained
 from ..neutral import SENTENCES
+from lora_from_scratch.finetune.loop import class_scores, steps
+from lora_from_scratch.finetune.parallel import accelerator_for
 from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.spectra import gaussian_like
 from lora_from_scratch.layers import Adapted, merged_weight
-from .plain_loop import steps_of
 
 ROOT = Path(__file__).resolve().parents[3]
 OUT = ROOT / "results" / "sweep" / "minilm" / "forgetting.json"
@@ -155,8 +158,15 @@ def turned_down(classifier: TextClassifier, probe: Probe, part: float) -> dict:
     return probe.measure(TextClassifier(other, classifier.tokenizer, classifier.backbone, classifier.base_sha256))
 
 
-def follow(name: str, seed: int, data: TextData, probe: Probe) -> dict:
-    """One path: train, stop at the checkpoints, and look."""
+def train(classifier: TextClassifier, data: TextData, config: TrainConfig) -> Iterator[tuple[int, float]]:
+    """The steps of ``finetune``; after each of them, how many were made and its loss."""
+    batches, on_cpu = train_batches(classifier, data.train, config), accelerator_for(config.precision, cpu=True)
+    for step, measured in steps(classifier.model, batches, class_scores, config, STEPS, accelerator=on_cpu):
+        yield step, measured[0].item()
+
+
+def prepared(name: str, seed: int, data: TextData) -> tuple[TextClassifier, TrainConfig]:
+    """The classifier that a path begins with, and how it is trained on."""
     method, rank, lr, head_lr = PATHS[name]
     config = TrainConfig(lr=lr, head_lr=head_lr, batch_size=BATCH, max_steps=STEPS, precision="bf16", seed=seed)
     classifier = load_classifier("minilm", seed=seed)
@@ -165,37 +175,48 @@ def follow(name: str, seed: int, data: TextData, probe: Probe) -> dict:
     if rank:
         lora = LoraConfig(r=rank, alpha=SCALING * rank, target_modules=encoder_targets(classifier.model.backbone))
     if name.endswith("head first"):
-        head = replace(config, lr=PATHS["head"][2], head_lr=PATHS["head"][3])
+        head = replace(config, lr=PATHS["head"][2], head_lr=PATHS["head"][3], seed=seed + 100)  # in another order
         choose_trained(classifier.model, "head")
-        for _ in steps_of(classifier, data, head, order=seed + 100):
+        for _ in train(classifier, data, head):
             pass
     choose_trained(classifier.model, method, lora)
+    return classifier, config
+
+
+def follow(name: str, seed: int, data: TextData, probe: Probe) -> dict:
+    """One path: train, stop at the checkpoints, and look."""
+    method, rank, *_ = PATHS[name]
+    classifier, config = prepared(name, seed, data)
     points, window = [], []
-    for step, loss in steps_of(classifier, data, config, order=seed):
+    for step, loss in train(classifier, data, config):
         window.append(loss)
-        if step + 1 in CHECKPOINTS:
-            point = {"step": step + 1, "loss": round(sum(window) / len(window), 4)} | probe.measure(classifier)
+        if step in CHECKPOINTS:
+            point = {"step": step, "loss": round(sum(window) / len(window), 4)} | probe.measure(classifier)
             window.clear()
             if method != "head":
                 change = probe.moved(classifier)
                 point |= {"size": round(probe.size(change), 6), "noise": probe.with_noise(change, None, seed)}
             points.append(point)
-            print(f"{name}, seed {seed}, step {step + 1}: {point['accuracy']:.3f}, {point['found'].count('1')} found, "
+            print(f"{name}, seed {seed}, step {step}: {point['accuracy']:.3f}, {point['found'].count('1')} found, "
                   f"{point['rank_agreement']:.3f}, size {point.get('size', 0):.4f}", flush=True)  # fmt: skip
     path = {"train": asdict(config), "method": method, "rank": rank, "points": points}
     if method != "head" and name in MAIN:
-        path |= {"vectors": probe.vectors(change), "strength": probe.strength(change)}
-        if rank:
-            path["noise_of_rank"] = probe.with_noise(change, rank, seed)
-        if seed == 0:
-            nulls = {"noise": None} | ({f"noise of rank {rank}": rank} if rank else {})
-            generator = torch.Generator().manual_seed(seed)
-            path["null_vectors"] = {
-                what: probe.vectors({n: noise_like(D, r, generator) for n, D in change.items()})
-                for what, r in nulls.items()
-            }
-        path["parts"] = {str(part): turned_down(classifier, probe, part) for part in PARTS}
+        path |= at_the_end(classifier, probe, change, rank, seed)
     return path
+
+
+def at_the_end(classifier: TextClassifier, probe: Probe, change: dict[str, Tensor], rank: int | None, seed: int) -> dict:
+    """What is measured once, after a path's last step."""
+    found = {"vectors": probe.vectors(change), "strength": probe.strength(change)}
+    if rank:
+        found["noise_of_rank"] = probe.with_noise(change, rank, seed)
+    if seed == 0:
+        nulls = {"noise": None} | ({f"noise of rank {rank}": rank} if rank else {})
+        generator = torch.Generator().manual_seed(seed)
+        found["null_vectors"] = {
+            what: probe.vectors({n: noise_like(D, r, generator) for n, D in change.items()}) for what, r in nulls.items()
+        }
+    return found | {"parts": {str(part): turned_down(classifier, probe, part) for part in PARTS}}
 
 
 def main() -> int:

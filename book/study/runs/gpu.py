@@ -15,15 +15,13 @@ from pathlib import Path
 import torch
 
 from lora_from_scratch import LoraConfig
-from lora_from_scratch.adapter_files import write_json
 from lora_from_scratch.finetune import encoder_targets, load_classifier
 from lora_from_scratch.finetune.hub import hub_answers
 from lora_from_scratch.finetune.memory import measure_memory, predict_memory
 from lora_from_scratch.finetune.methods import choose_trained
-from lora_from_scratch.finetune.record import environment
 
-ROOT = Path(__file__).resolve().parents[3]
-RESULTS = ROOT / "results"
+from .. import records
+
 BATCHES, TOKENS = (1, 16, 64), 64
 # Larger batches than on a CPU: a GPU is idle at four rows a step.
 RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3"
@@ -31,7 +29,7 @@ RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3"
 
 def run(*words: str) -> None:
     print(f"\n$ {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, *words[1:]], cwd=records.ROOT, check=True)
 
 
 def epoch(model: str, seed: int) -> None:
@@ -40,7 +38,7 @@ def epoch(model: str, seed: int) -> None:
     out = Path("runs") / name
     words = f"-m lora_from_scratch finetune --model {model} {RECIPE} --seed {seed} --overwrite --out {out}"
     run("python", *words.split())
-    (ROOT / out / "record.json").replace(RESULTS / f"{name}.json")
+    (records.ROOT / out / "record.json").replace(records.RESULTS / f"{name}.json")
 
 
 def memory(model: str, device: str) -> dict:
@@ -67,7 +65,7 @@ def main() -> int:
     models = ["minilm", "distilbert", "roberta"] if hub_answers() else ["minilm"]
     steps = [lambda: run("python", "-m", "pytest", "-q", "tests/finetune/test_gpu.py")]
     steps += [lambda m=m, s=s: epoch(m, s) for m in models for s in range(3)]
-    out = str(RESULTS / "bench-layers-gpu.json")
+    out = str(records.RESULTS / "bench-layers-gpu.json")
     steps.append(lambda: run("python", "-m", "book.study.speed.layers", "--device", "cuda", "--out", out))
     failed = []
     for step in steps:
@@ -75,8 +73,8 @@ def main() -> int:
             step()
         except subprocess.CalledProcessError as error:
             failed.append(shlex.join(map(str, error.cmd[1:])))
-    facts = {"command": "python -m book.study.runs.gpu", "environment": environment(), "tokens": TOKENS}
-    write_json(RESULTS / "gpu-memory.json", facts | {"memory": {m: memory(m, "cuda") for m in models}})
+    by_model = {model: memory(model, "cuda") for model in models}
+    records.write(records.RESULTS / "gpu-memory.json", "python -m book.study.runs.gpu", tokens=TOKENS, memory=by_model)
     for words in failed:
         print(f"gpu-check: failed: python {words}", file=sys.stderr)
     return int(bool(failed))

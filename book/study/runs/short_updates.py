@@ -14,7 +14,6 @@ import argparse
 import shlex
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,11 +30,14 @@ from lora_from_scratch.finetune import (
     load_classifier,
     load_emotion,
 )
+from lora_from_scratch.finetune.batches import train_batches
+from lora_from_scratch.finetune.loop import class_scores, steps
 from lora_from_scratch.finetune.methods import choose_trained
+from lora_from_scratch.finetune.parallel import accelerator_for
+from lora_from_scratch.finetune.recipe import parameter_groups
 from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.spectra import update_spectra, updates
 from .updates import alike, noises
-from .plain_loop import steps_of
 
 ROOT = Path(__file__).resolve().parents[3]
 OUT = ROOT / "results" / "sweep" / "minilm" / "short-updates.json"
@@ -46,12 +48,13 @@ KEPT = (0, 1, 4, 8)
 
 
 def train(data: TextData, optimiser: str, config: TrainConfig) -> tuple[TextClassifier, float]:
-    """A full fine-tune of so many steps as ``finetune`` does it, but for the optimiser; and its last losses' mean."""
+    """A full fine-tune with the steps of ``finetune``, but for the optimiser; and the mean of its last losses."""
     classifier = load_classifier("minilm", seed=config.seed)
-    choose_trained(classifier.model, "full")
-    sgd = partial(torch.optim.SGD, momentum=MOMENTUM) if optimiser == "sgd" else None
-    losses = [loss for _, loss in steps_of(classifier, data, config, config.seed, sgd)]
-    last = losses[-50:]
+    model = choose_trained(classifier.model, "full")
+    sgd = torch.optim.SGD(parameter_groups(model, config), momentum=MOMENTUM) if optimiser == "sgd" else None
+    batches, on_cpu = train_batches(classifier, data.train, config), accelerator_for(config.precision, cpu=True)
+    updates = steps(model, batches, class_scores, config, config.max_steps, optimizer=sgd, accelerator=on_cpu)
+    last = [measured[0].item() for _, measured in updates][-50:]
     return classifier, sum(last) / len(last)
 
 

@@ -1,32 +1,29 @@
-"""Train the runs that the book's tables are drawn from; resumable, one record a run.
+"""Train the runs that the book's tables are drawn from.
 
 python -m book.study.runs.sweep                 every run whose record is missing
 python -m book.study.runs.sweep tune attention  those whose name starts so
 python -m book.study.runs.sweep --list          what there is, what is done, what waits
 
-A run is one call of the command line below; its record goes to results/sweep/MODEL/NAME.json, or
+A run is one call of the package's command line; its record goes to results/sweep/MODEL/NAME.json, or
 for recipe-NAME to results/MODEL-NAME.json; its adapter stays in runs/. The runs named tune-…
 choose a learning rate for each method (for the lowest and the highest rank of LoRA), with seed
 0, on validation, and never look at test. What is named after a method waits for its tune-…
-runs and takes the best rate of theirs.
+runs and takes the best of their rates.
 """
 
-import argparse
-import json
 import math
 import os
-import shutil
-import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-RECORDS = ROOT / "results" / "sweep"
-SEEDS = range(3)
-MODEL, PRECISION = "minilm", "auto"
+from lora_from_scratch.adapter_files import read_json
 
+from .. import records
+from . import one
+
+SEEDS = range(3)
+RANKS, SCALINGS = (1, 4, 8, 16), (1, 2)
 # The public experiment's batch, length (64, the default) and one epoch; else our defaults.
 COMMON = "--batch-size 16"
 # What is tuned: a method's flags, and which rates it may choose from.
@@ -48,7 +45,7 @@ TUNED = {
     "batch-8-r8": ("--batch-size 8 --rank 8 --scaling 8 --head-lr 2e-3", ("2e-4", "5e-4", "1e-3")),
     "head-first-r8": ("--batch-size 8 --rank 8 --scaling 8 --head-lr 2e-3 --head-first", ("2e-4", "5e-4", "1e-3")),
 }
-# Chapter 13's: rank 8 on all linears like all-linear-r8, each in its authors' convention of scaling,
+# Chapter 13's: rank 8 on all linear layers like all-linear-r8, each in its authors' convention of scaling,
 # over rates that lie around their advice (LoRA+'s rate is A's, B's is 16 times that).
 VARIANTS = {
     "rslora": ("--rank 8 --scaling 5.65685", ("2e-4", *LORA_RATES[:3])),  # 16 / sqrt(8)
@@ -57,58 +54,94 @@ VARIANTS = {
     "pissa": ("--rank 8 --scaling 1 --variant pissa", ("2e-4", *LORA_RATES[:3])),
 }
 TUNED |= {f"variant-{name}": how for name, how in VARIANTS.items()}
+# Whose runs take their own best rate, with the flags that were tuned.
+AS_TUNED = ("reinit-r8", "reinit-full", "epochs-3-r8", "batch-8-r8", "head-first-r8", *(f"variant-{v}" for v in VARIANTS))
 RANDOM = "--control random-labels --epochs 10 --no-test --scaling 2"
+RANDOM_RANKS = (1, 4, 16)
+Flags = dict[str, str | None]  # by run; None while it waits for a rate
 
 
-def runs() -> dict[str, str]:
-    """All runs by name, each with its flags; or with None while what it waits for is not done."""
-    found = {}
-    for name, (flags, rates) in TUNED.items():
+def flags(model: str = "minilm") -> Flags:
+    """All runs by name, in the order in which they are made, each with its flags."""
+    best = {name: _best(name, rates, model) for name, (_, rates) in TUNED.items()}
+    best |= {f"random-r{rank}": _best(f"random-r{rank}", LORA_RATES[1:], model) for rank in RANDOM_RANKS}
+    found = _tuning()
+    for seed in SEEDS:
+        found |= _lora(best, seed) | _other_methods(best, seed) | _public(seed) | _controls(best, seed) | _recipe(best, seed)
+    for seed in range(2):
+        found |= _scaling_rules(best, seed)
+    return found
+
+
+def _tuning() -> Flags:
+    found: Flags = {}
+    for name, (how, rates) in TUNED.items():
         for rate in rates:
-            found[f"tune-{name}-lr{rate}"] = f"{COMMON} {flags} {_rate(name, rate)} --no-test"
-    for rank in (1, 4, 16):
+            found[f"tune-{name}-lr{rate}"] = f"{COMMON} {how} {_rate(name, rate)} --no-test"
+    for rank in RANDOM_RANKS:
         for rate in LORA_RATES[1:]:
             found[f"tune-random-r{rank}-lr{rate}"] = f"{COMMON} {RANDOM} --rank {rank} --lr {rate}"
+    return found
 
-    best = {name: _best(name, rates) for name, (_, rates) in TUNED.items()}
-    for seed in SEEDS:
-        for rank in (1, 4, 8, 16):
-            rate = _between(best["attention-r1"], best["attention-r16"], math.log(rank, 16))
-            for s in (1, 2):
-                flags = f"--targets attention --rank {rank} --scaling {s}"
-                found[f"attention-r{rank}-s{s}-seed{seed}"] = _run(flags, rate, seed)
-        for rank in (1, 8):
-            for s in (1, 2):
-                flags = f"--rank {rank} --scaling {s}"
-                found[f"all-linear-r{rank}-s{s}-seed{seed}"] = _run(flags, best[f"all-linear-r{rank}"], seed)
-        for name in ("head", "bias", "last-block", "full"):
-            rate = best[name] and _rate(name, best[name])
-            extra = " --spectra" if name == "full" else ""
-            found[f"{name}-seed{seed}"] = rate and f"{COMMON} {TUNED[name][0]} {rate} --seed {seed}{extra}"
-        # The public experiment's rate for everything; and what it trained, base weights too.
-        for rank in (1, 16):
-            flags = f"{COMMON} --targets attention --rank {rank} --scaling 2 --lr 1e-4 --head-lr 1e-4 --seed {seed}"
-            found[f"public-rate-r{rank}-seed{seed}"] = flags
-            found[f"public-r{rank}-seed{seed}"] = f"{flags} --method lora-unfrozen --base-dropout 0.1"
-        for name in ("reinit-r8", "reinit-full", "epochs-3-r8", "batch-8-r8", "head-first-r8", *(f"variant-{v}" for v in VARIANTS)):
-            found[f"{name}-seed{seed}"] = _run(TUNED[name][0], best[name], seed)
-        for rank in (1, 4, 16):
-            rate = _best(f"random-r{rank}", LORA_RATES[1:])
-            found[f"random-r{rank}-seed{seed}"] = rate and f"{COMMON} {RANDOM} --rank {rank} --lr {rate} --seed {seed}"
-        # What bf16 costs or saves in accuracy, and what more steps bring.
-        for name, batch in (("fp32", 16), ("fp32-batch-8", 8)):
-            flags = f"--batch-size {batch} --rank 8 --scaling 2 --precision fp32 --lr {best['all-linear-r8']}"
-            found[f"{name}-r8-s2-seed{seed}"] = best["all-linear-r8"] and f"{flags} --seed {seed}"
-        # The README's: the command line's defaults, and rank 1.
-        found[f"recipe-r8-seed{seed}"] = f"--seed {seed}"
-        found[f"recipe-r1-seed{seed}"] = f"--rank 1 --lr 1e-3 --seed {seed}"
-    # alpha, alpha / r and alpha / sqrt(r) at one rate, equal at rank 8.
+
+def _lora(best: Flags, seed: int) -> Flags:
+    """LoRA by targets, rank and scaling; a rank between those tuned takes a rate between theirs."""
+    found = {}
+    for rank in RANKS:
+        rate = _between(best["attention-r1"], best["attention-r16"], math.log(rank, 16))
+        for s in SCALINGS:
+            how = f"--targets attention --rank {rank} --scaling {s}"
+            found[f"attention-r{rank}-s{s}-seed{seed}"] = _run(how, rate, seed)
+    for rank in (1, 8):
+        for s in SCALINGS:
+            how = f"--rank {rank} --scaling {s}"
+            found[f"all-linear-r{rank}-s{s}-seed{seed}"] = _run(how, best[f"all-linear-r{rank}"], seed)
+    return found
+
+
+def _other_methods(best: Flags, seed: int) -> Flags:
+    found = {}
+    for name in ("head", "bias", "last-block", "full"):
+        rate = best[name] and _rate(name, best[name])
+        extra = " --spectra" if name == "full" else ""
+        found[f"{name}-seed{seed}"] = rate and f"{COMMON} {TUNED[name][0]} {rate} --seed {seed}{extra}"
+    return found
+
+
+def _public(seed: int) -> Flags:
+    """The public experiment's rate for everything; and what it trained, base weights too."""
+    found = {}
+    for rank in (1, 16):
+        how = f"{COMMON} --targets attention --rank {rank} --scaling 2 --lr 1e-4 --head-lr 1e-4 --seed {seed}"
+        found[f"public-rate-r{rank}-seed{seed}"] = how
+        found[f"public-r{rank}-seed{seed}"] = f"{how} --method lora-unfrozen --base-dropout 0.1"
+    return found
+
+
+def _controls(best: Flags, seed: int) -> Flags:
+    found = {f"{name}-seed{seed}": _run(TUNED[name][0], best[name], seed) for name in AS_TUNED}
+    for rank in RANDOM_RANKS:
+        found[f"random-r{rank}-seed{seed}"] = _run(f"{RANDOM} --rank {rank}", best[f"random-r{rank}"], seed)
+    return found
+
+
+def _recipe(best: Flags, seed: int) -> Flags:
+    """What bf16 costs or saves in accuracy, and what more steps bring; then the README's runs."""
+    found = {}
+    for name, batch in (("fp32", 16), ("fp32-batch-8", 8)):
+        how = f"--batch-size {batch} --rank 8 --scaling 2 --precision fp32 --lr {best['all-linear-r8']}"
+        found[f"{name}-r8-s2-seed{seed}"] = best["all-linear-r8"] and f"{how} --seed {seed}"
+    # The command line's defaults, and rank 1.
+    return found | {f"recipe-r8-seed{seed}": f"--seed {seed}", f"recipe-r1-seed{seed}": f"--rank 1 --lr 1e-3 --seed {seed}"}
+
+
+def _scaling_rules(best: Flags, seed: int) -> Flags:
+    """alpha, alpha / r and alpha / sqrt(r) at one rate, equal at rank 8."""
+    found = {}
     anchor = _between(best["attention-r1"], best["attention-r16"], math.log(8, 16))
-    for seed in range(2):
-        for rank in (1, 64, 256):
-            for name, s in (("alpha", 2), ("alpha-r", 2 * 8 / rank), ("alpha-sqrt-r", 2 * math.sqrt(8 / rank))):
-                flags = f"--targets attention --rank {rank} --scaling {s:.6g}"
-                found[f"{name}-r{rank}-seed{seed}"] = _run(flags, anchor, seed)
+    for rank in (1, 64, 256):
+        for name, s in (("alpha", 2), ("alpha-r", 2 * 8 / rank), ("alpha-sqrt-r", 2 * math.sqrt(8 / rank))):
+            found[f"{name}-r{rank}-seed{seed}"] = _run(f"--targets attention --rank {rank} --scaling {s:.6g}", anchor, seed)
     return found
 
 
@@ -116,20 +149,17 @@ def _rate(method: str, rate: str) -> str:
     return f"--head-lr {rate}" if method == "head" else f"--lr {rate}"
 
 
-def _run(flags: str, rate: str | None, seed: int) -> str | None:
-    return rate and f"{COMMON} {flags} --lr {rate} --seed {seed}"
+def _run(how: str, rate: str | None, seed: int) -> str | None:
+    return rate and f"{COMMON} {how} --lr {rate} --seed {seed}"
 
 
-def _best(name: str, rates: tuple[str, ...]) -> str | None:
+def _best(name: str, rates: tuple[str, ...], model: str) -> str | None:
     """The rate of the best of a method's tune-… runs on validation; None while one is missing."""
-    accuracy = {}
-    for rate in rates:
-        path = record(f"tune-{name}-lr{rate}")
-        if not path.exists():
-            return None
-        run = json.loads(path.read_text(encoding="utf-8"))
-        accuracy[rate] = 0.0 if run["failure"] else run["validation"]["accuracy"]
-    return max(rates, key=accuracy.get)
+    done = records.tuned(name, f"sweep/{model}")
+    if not all(float(rate) in done for rate in rates):
+        return None
+    accuracy = {rate: 0.0 if run["failure"] else run["validation"]["accuracy"] for rate, run in done.items()}
+    return max(rates, key=lambda rate: accuracy[float(rate)])
 
 
 def _between(low: str | None, high: str | None, share: float) -> str | None:
@@ -139,102 +169,44 @@ def _between(low: str | None, high: str | None, share: float) -> str | None:
     return f"{math.exp((1 - share) * math.log(float(low)) + share * math.log(float(high))):.3g}"
 
 
-def record(name: str) -> Path:
+def record(name: str, model: str = "minilm") -> Path:
     if name.startswith("recipe-"):
-        return RECORDS.parent / f"{MODEL}-{name.removeprefix('recipe-')}.json"
-    return RECORDS / MODEL / f"{name}.json"
+        return records.RESULTS / f"{model}-{name.removeprefix('recipe-')}.json"
+    return records.RESULTS / "sweep" / model / f"{name}.json"
 
 
-def twin(name: str, flags: str) -> str | None:
-    """A run of the same settings under another name, whose record is there: its numbers are this one's."""
-    for other, others in runs().items():
-        if others and other != name and record(other).exists() and f"{others} --seed 0" == flags:
+def twin(name: str, how: str, model: str = "minilm") -> str | None:
+    """A run of the same settings under another name, whose record is there: its figures are this one's."""
+    for other, others in flags(model).items():
+        if others and other != name and record(other, model).exists() and f"{others} --seed 0" == how:
             return other
     return None
 
 
-def run(name: str, flags: str) -> str:
-    """Train one run; returns what became of it."""
-    if other := twin(name, flags):
-        shutil.copy(record(other), record(name))
-        return f"{name}: done, as {other}"
-    out = Path("runs") / MODEL / name
-    log = ROOT / "runs" / MODEL / f"{name}.log"
-    for path in (log, record(name)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "lora_from_scratch", "finetune", "--out", str(out), "--resume", "--overwrite"]
-    command += ["--model", MODEL] if MODEL != "minilm" else []
-    command += ["--precision", PRECISION] if PRECISION != "auto" else []
-    with open(log, "w", encoding="utf-8") as file:
-        code = subprocess.run([*command, *flags.split()], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
-    made = ROOT / out / "record.json"
-    if not made.exists():  # a run that failed to learn has a record too; this one never ran
-        tail = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
-        return f"{name}: no record: {' '.join(tail)}"
-    made.replace(record(name))
-    return f"{name}: {'done' if code == 0 else 'failed to learn, recorded'}"
-
-
-class Queue:
-    """Hands out runs whose record is missing, to several threads; what waits comes when it can."""
-
-    def __init__(self, chosen):
-        self.chosen, self.changed = chosen, threading.Condition()
-        self.busy, self.tried, self.failed = set(), set(), False
-
-    def work(self) -> None:
-        while name_and_flags := self._next():
-            name, flags = name_and_flags
-            line = run(name, flags)
-            print(line, flush=True)
-            with self.changed:
-                self.busy.discard(name)
-                self.failed |= "no record" in line
-                self.changed.notify_all()
-
-    def _next(self) -> tuple[str, str] | None:
-        with self.changed:
-            while True:
-                for name, flags in self.chosen().items():
-                    if flags and name not in self.tried and not record(name).exists():
-                        self.tried.add(name)
-                        self.busy.add(name)
-                        return name, flags
-                if not self.busy:
-                    return None
-                self.changed.wait()  # for a rate that another thread is about to find
+def train(name: str, how: str, model: str = "minilm", precision: str = "auto") -> dict:
+    """Train one run, unless it was made while tuning; returns its record."""
+    if other := twin(name, how, model):
+        return read_json(record(other, model))
+    extra = ["--model", model] if model != "minilm" else []
+    extra += ["--precision", precision] if precision != "auto" else []
+    return one.finetune(records.ROOT / "runs" / model / name, *extra, *how.split())
 
 
 def main() -> int:
-    global MODEL, PRECISION
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="runs whose name starts so (default: all)")
-    parser.add_argument("--model", default=MODEL, help="the backbone: a name of the registry")
-    parser.add_argument("--precision", default=PRECISION, help="auto, fp32, bf16 or fp16")
-    parser.add_argument("--list", action="store_true", help="list the runs and leave")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    parser = one.parser("sweep", __doc__, jobs=True)
+    parser.add_argument("--model", default="minilm", help="the backbone: a name of the registry")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     args = parser.parse_args()
-    MODEL, PRECISION = args.model, args.precision
-
-    def chosen() -> dict[str, str | None]:
-        return {n: flags for n, flags in runs().items() if not args.names or n.startswith(tuple(args.names))}
-
-    if not chosen():
-        parser.error(f"no run starts with {', '.join(args.names)}; there are {', '.join(runs())}")
-    if args.list:
-        for name, flags in chosen().items():
-            state = "done" if record(name).exists() else "waits" if flags is None else "-"
-            print(f"{state:>5}  {name:<28} {flags or ''}")
-        return 0
     if args.jobs > 1:
         os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores wait for one another
-    done = sum(record(name).exists() for name in chosen())
-    print(f"{done} of {len(chosen())} runs have their record", flush=True)
-    queue = Queue(chosen)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for worker in [pool.submit(queue.work) for _ in range(args.jobs)]:
-            worker.result()
-    return int(queue.failed)
+
+    def runs() -> dict[str, one.Run]:
+        return {
+            name: one.Run(record(name, args.model), how and partial(train, name, how, args.model, args.precision), how or "")
+            for name, how in flags(args.model).items()
+        }
+
+    return one.run_missing(parser, args, runs)
 
 
 if __name__ == "__main__":

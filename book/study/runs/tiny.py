@@ -1,4 +1,4 @@
-"""Train the runs of chapter A1: how accurate MiniLM becomes with 100 to 30,000 trained numbers, head included.
+"""Train the runs of chapter A1: how accurate MiniLM becomes with 100 to 30,000 trained parameters, head included.
 
 python -m book.study.runs.tiny               every run whose record is missing
 python -m book.study.runs.tiny tune xs-7     those whose name starts so
@@ -11,19 +11,14 @@ take; both on validation alone. In bf16 where the CPU is fast in it (an epoch ta
 two to three minutes on one thread), else in float32; the record says which.
 """
 
-import argparse
-import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 
 import torch
 
-from ..speed import real_data
 from lora_from_scratch import LoraConfig, parameter_report
-from lora_from_scratch.adapter_files import write_json
 from lora_from_scratch.finetune import (
     Checkpoint,
     TextClassifier,
@@ -35,14 +30,15 @@ from lora_from_scratch.finetune import (
     save_finetuned,
     use_projected_head,
 )
-from ..bases import second_moments, use_bases
 from lora_from_scratch.finetune.evaluate import predict_features
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.precision import fastest_precision
 from lora_from_scratch.finetune.record import run_record
 
-ROOT = Path(__file__).resolve().parents[3]
-RECORDS = ROOT / "results" / "tiny" / "minilm"
+from .. import records
+from ..bases import second_moments, use_bases
+from . import one
+
 SEEDS = range(3)
 FEATURE_TEXTS, MOMENT_TEXTS, MOMENT_DIRECTIONS = 2000, 384, 32
 TUNE_STEPS = 300
@@ -54,12 +50,12 @@ class Run:
 
     Args:
         method: "xs" (LoRA-XS on W's singular vectors), "data" (LoRA-XS on bases from
-            unlabelled texts), "vector" (one shared vector), all three in the 36 linears of the
+            unlabelled texts), "vector" (one shared vector), all three in the 36 linear layers of the
             encoder, or "lora" (plain LoRA in query and value of the last block alone).
         r: rank in each of them.
         k: frozen directions under the head; None: a linear head on all features.
         lr, head_lr, epochs, steps, batch_size: as in ``TrainConfig``; ``steps`` ends a run early.
-        vector_size: numbers in the shared vector.
+        vector_size: parameters in the shared vector.
         tunes: what it shows is used to choose, so it never looks at test.
     """
 
@@ -82,15 +78,13 @@ METHODS: dict[str, dict] = {
     "vector": {"init": "shared_vector"},
     "lora": {"target_modules": ("query", "value"), "layers": (5,)},
 }
-
-
-# What is tried within 2,256 numbers, and the rates tried.
+# What is tried within 2,256 parameters, and the rates tried.
 TUNED = {
     "data-r7": (Run("data", 7, 80, 0.0), (2e-2, 5e-2)),
     "xs-r7": (Run("xs", 7, 80, 0.0), (2e-2,)),
     "vector-1770": (Run("vector", 1, 80, 0.0, vector_size=1770), (2e-2,)),
 }
-# By numbers trained, head included: (r, k), from the budget's own size outwards.
+# By trained parameters, head included: (r, k), from the budget's own size outwards.
 SIZES = {
     2250: (7, 80), 5766: (12, 96), 30534: (28, None), 774: (4, 32), 294: (2, 24), 102: (1, 10), 16710: (20, None), 59910: (40, None),
 }  # fmt: skip
@@ -111,7 +105,7 @@ TRIES = {
     "lora-2022-lr0.005": Run("lora", 1, 80, 5e-3),
     "lora-2022-lr0.02": Run("lora", 1, 80, 2e-2),
 }
-VECTORS = {2256: (1770, 80), 5766: (5184, 96), 774: (576, 32), 16710: (14400, None)}  # likewise: (numbers in the vector, k)
+VECTORS = {2256: (1770, 80), 5766: (5184, 96), 774: (576, 32), 16710: (14400, None)}  # likewise: (length of the vector, k)
 
 
 def runs() -> dict[str, Run]:
@@ -122,20 +116,20 @@ def runs() -> dict[str, Run]:
             found[f"tune-{name}-lr{rate:g}"] = replace(run, lr=rate, steps=TUNE_STEPS, tunes=True)
     found |= {f"try-{name}": replace(run, tunes=True) for name, run in TRIES.items()}
     for seed in SEEDS:
-        for numbers, (r, k) in SIZES.items():
+        for parameters, (r, k) in SIZES.items():
             # 2e-2 is what was tried at r = 7. A trial at r = 40 had not learnt after 600 steps and was stopped, without
             # a record; 7/r of that rate keeps the gain of a step (chapter 11).
-            found[f"xs-{numbers}-seed{seed}"] = Run("xs", r, k, 2e-2 if r <= 12 else round(2e-2 * 7 / r, 4), seed=seed)
+            found[f"xs-{parameters}-seed{seed}"] = Run("xs", r, k, 2e-2 if r <= 12 else round(2e-2 * 7 / r, 4), seed=seed)
         found[f"data-2250-seed{seed}"] = Run("data", 7, 80, 2e-2, seed=seed)
-        for numbers, (size, k) in VECTORS.items():
-            found[f"vector-{numbers}-seed{seed}"] = Run("vector", 1, k, 2e-2, vector_size=size, seed=seed)
+        for parameters, (size, k) in VECTORS.items():
+            found[f"vector-{parameters}-seed{seed}"] = Run("vector", 1, k, 2e-2, vector_size=size, seed=seed)
         # The best tries of more epochs, and of plain LoRA in one block.
         found[f"vector-2256-epochs-8-seed{seed}"] = replace(TRIES["vector-2256-r1-lr0.05-epochs-8"], seed=seed)
         found[f"lora-2022-seed{seed}"] = replace(TRIES["lora-2022-lr0.005"], seed=seed)
     return found
 
 
-data = cache(real_data)
+data = cache(records.real_data)
 
 
 @cache
@@ -161,19 +155,19 @@ def build(run: Run) -> TextClassifier:
     return classifier
 
 
-def train(name: str, run: Run) -> str:
-    """Train one run and write its record; returns a line about it."""
+def train(name: str, run: Run) -> dict:
+    """Train one run; returns its record."""
     started = time.process_time()
     classifier = build(run)
     report = parameter_report(classifier.model)
     assert not report.unexpected
-    folder = ROOT / "runs" / "tiny" / name
-    print(f"{name}: {report.trainable:,} numbers train, {report.trainable - report.trainable_without_head:,} of them in the head", flush=True)
-    precision = fastest_precision()
+    print(f"{name}: {report.trainable:,} parameters train, {report.trainable_without_head:,} without the head", flush=True)
     config = TrainConfig(
-        lr=run.lr, head_lr=run.head_lr, epochs=run.epochs, batch_size=run.batch_size, seed=run.seed, precision=precision, max_steps=run.steps,
+        lr=run.lr, head_lr=run.head_lr, epochs=run.epochs, batch_size=run.batch_size, seed=run.seed,
+        precision=fastest_precision(), max_steps=run.steps,
     )  # fmt: skip
     set_up = time.process_time() - started
+    folder = records.ROOT / "runs" / "tiny" / name
     checkpoint = Checkpoint(folder / "checkpoint.safetensors", resume=True)
     failure = test = None
     try:
@@ -184,30 +178,17 @@ def train(name: str, run: Run) -> str:
         test = evaluate(classifier, data().test)  # once, with what was chosen on validation
         save_finetuned(classifier, folder)
     record = run_record(classifier, data(), config, report, history, test, failure)
-    record["command"] = f"python -m book.study.runs.tiny {shlex.quote(name)}"
-    record["tiny"] = asdict(run) | {"set_up_cpu_seconds": round(set_up, 1)}
-    write_json(RECORDS / f"{name}.json", record)
+    del record["command"]  # this process's; the record names the one run
     checkpoint.path.unlink(missing_ok=True)
-    return f"{name}: {failure or f'validation {history.validation.accuracy:.4f}'}"
+    return record | {"tiny": asdict(run) | {"set_up_cpu_seconds": round(set_up, 1)}}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="runs whose name starts so (default: all)")
-    parser.add_argument("--list", action="store_true", help="list the runs and leave")
-    args = parser.parse_args()
+    parser = one.parser("tiny", __doc__)
     torch.set_num_threads(1)
-    chosen = {n: run for n, run in runs().items() if not args.names or n.startswith(tuple(args.names))}
-    if not chosen:
-        parser.error(f"no run starts with {', '.join(args.names)}; there are {', '.join(runs())}")
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    for name, run in chosen.items():
-        done = (RECORDS / f"{name}.json").exists()
-        if args.list:
-            print(f"{'done' if done else '-':>5}  {name:<28} {run}")
-        elif not done:
-            print(train(name, run), flush=True)
-    return 0
+    folder = records.RESULTS / "tiny" / "minilm"
+    every = {name: one.Run(folder / f"{name}.json", partial(train, name, run), run) for name, run in runs().items()}
+    return one.run_missing(parser, parser.parse_args(), lambda: every)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,29 @@
 """What three full fine-tunes changed, and whether they changed the same: for the chapter on low-rank updates.
 
-python -m book.study.runs.updates runs/minilm/full-seed0 runs/minilm/full-seed1 runs/minilm/full-seed2
+python -m book.study.runs.updates
 
 Reads what `make results` left in runs/ (weights are not committed) and writes
-results/sweep/minilm/full-updates.json: by linear the size of each update beside its weight, how far
+results/sweep/minilm/full-updates.json: by linear layer the size of each update beside its weight, how far
 the updates of two seeds point the same way, and what shares of their leading directions they have
 in common; and what accuracy is left of seed 0 when its updates are replaced by matrices that keep
 only their size, only their entries, or k of their directions drawn at random.
 """
 
-import argparse
 import itertools
-import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lora_from_scratch import LoraError
-from lora_from_scratch.adapter_files import write_json
 from lora_from_scratch.finetune import evaluate, load_emotion, load_finetuned
 from lora_from_scratch.finetune.encoders import load_encoder
-from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.spectra import gaussian_like, linears, replaced, updates
 
-ROOT = Path(__file__).resolve().parents[3]
-OUT = ROOT / "results" / "sweep" / "minilm" / "full-updates.json"
+from .. import records
+from . import one
+
 LEADING = (1, 4, 8, 32)
 DRAWN = (1, 8, 32)  # how many directions are drawn at random
 
@@ -47,7 +44,7 @@ def alike(one: Tensor, other: Tensor) -> dict:
 
 
 def accuracies(classifier, split, change: dict[str, Tensor]) -> dict:
-    """Accuracy on ``split`` with each update replaced by a null of it."""
+    """Accuracy on ``split`` with each update replaced by a control of it."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn(k: int):
@@ -58,53 +55,50 @@ def accuracies(classifier, split, change: dict[str, Tensor]) -> dict:
 
         return some
 
-    nulls = {"as trained": lambda D: D} | noises(generator) | {f"{k} directions at random": drawn(k) for k in DRAWN}
+    controls = {"as trained": lambda D: D} | noises(generator) | {f"{k} directions at random": drawn(k) for k in DRAWN}
     found = {}
-    for what, null in nulls.items():
-        with replaced(classifier, change, {name: null(D) for name, D in change.items()}):
+    for what, control in controls.items():
+        with replaced(classifier, change, {name: control(D) for name, D in change.items()}):
             found[what] = evaluate(classifier, split).accuracy
         print(f"{what}: {found[what]:.4f}", flush=True)
     return found
 
 
 def noises(generator: torch.Generator) -> dict:
-    """What an update could be if it were nothing: by name, functions of it."""
+    """Controls of an update that keep only its size, or only its entries: by name, functions of it."""
     return {
         "gaussian": lambda D: gaussian_like(D, generator),
         "shuffled": lambda D: D.flatten()[torch.randperm(D.numel(), generator=generator)].view_as(D),
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", help="what finetune --method full wrote, one folder a seed")
-    parser.add_argument("--out", type=Path, default=OUT, help="the record's file")
-    args = parser.parse_args()
-    try:
-        runs = [load_finetuned(folder) for folder in args.folders]
-        data = load_emotion()
-    except LoraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def measure(folders: list[Path]) -> dict:
+    """What the fine-tunes in these folders changed, the first of them in particular."""
+    runs, data = [load_finetuned(folder) for folder in folders], load_emotion()
     changes = [updates(run) for run in runs]
-    base = linears(load_encoder(runs[0].backbone)[0])
     by_linear = {}
-    for name, W in base.items():
+    for name, W in linears(load_encoder(runs[0].backbone)[0]).items():
         pairs = itertools.combinations([change[name] for change in changes], 2)
         by_linear[name] = {
             "shape": list(W.shape),
             "relative_size": [(change[name].norm() / W.norm()).item() for change in changes],
-            "pairs_of_seeds": [alike(one, other) for one, other in pairs],
+            "pairs_of_seeds": [alike(*pair) for pair in pairs],
         }
-    record = {
-        "command": shlex.join(["python", "-m", "book.study.runs.updates", *sys.argv[1:]]),
-        "environment": environment(),
+    return {
         "data": {"is_real": data.is_real, "fingerprint": data.fingerprint},
         "linears": by_linear,
         "validation_accuracy": accuracies(runs[0], data.validation, changes[0]),
     }
-    write_json(args.out, record)
-    return 0
+
+
+def main() -> int:
+    parser = one.parser("updates", __doc__)
+    trained = [records.ROOT / "runs" / "minilm" / f"full-seed{seed}" for seed in range(3)]
+    parser.add_argument("--folders", type=Path, nargs="+", default=trained, help="of full fine-tunes, one a seed")
+    parser.add_argument("--out", type=Path, default=records.RESULTS / records.SWEEP / "full-updates.json", help="the record's file")
+    args = parser.parse_args()
+    run = one.Run(args.out, partial(measure, args.folders))
+    return one.run_missing(parser, args, lambda: {"full-updates": run})
 
 
 if __name__ == "__main__":

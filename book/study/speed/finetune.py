@@ -3,8 +3,7 @@
 python -m book.study.speed.finetune                 print, and write results/bench-finetune.json
 python -m book.study.speed.finetune --rows 800 --only ours,peft --out x.json
 
-Each contender is a process of its own, which holds still while another trains: they take
-turns of a few hundred rows, so that whatever slows the machine down slows all of them.
+Each contender is a process of its own, which holds still while another trains (``turns``).
 Seconds are those of training alone, without imports, tokenising, evaluation and waiting.
 Memory is the most that the process held above what it held after its imports.
 """
@@ -13,13 +12,10 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import transformers
@@ -49,10 +45,10 @@ from lora_from_scratch.finetune.evaluate import score
 from lora_from_scratch.finetune.memory import peak_memory
 from lora_from_scratch.finetune.methods import choose_trained
 
-from . import RESULTS, real_data, write_record
+from ..records import real_data
+from . import arguments, write_record
+from .turns import TURN, Turns, take_turns
 
-ROOT = Path(__file__).resolve().parents[3]
-TURN = 400  # rows
 RANK = 8
 
 
@@ -84,42 +80,13 @@ CONTENDERS = {
 }
 
 
-class Turns:
-    """The side of a contender: stops its clock and waits whenever it has trained its rows."""
-
-    def __init__(self):
-        self.rows = 0
-        self.waited = 0.0
-
-    def watch(self, model: nn.Module) -> None:
-        """Count the rows that pass through ``model`` while it trains."""
-
-        def before(module, args, kwargs):
-            if module.training:
-                ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-                if self.rows >= TURN:
-                    self.rows = 0
-                    self.wait()
-                self.rows += len(ids)
-
-        model.register_forward_pre_hook(before, with_kwargs=True)
-
-    def wait(self) -> None:
-        started = time.perf_counter()
-        print("turn", file=sys.__stdout__, flush=True)
-        sys.__stdin__.readline()
-        self.waited += time.perf_counter() - started
-
-
 def train_ours(how: Contender, data: TextData, turns: Turns, seed: int) -> dict:
     classifier = load_classifier("minilm", seed=seed)
     targets = encoder_targets(classifier.model.backbone)
     torch.manual_seed(seed)
     choose_trained(classifier.model, "lora", LoraConfig(RANK, how.scaling * RANK, targets))
     turns.watch(classifier.model)
-    config = TrainConfig(
-        lr=how.lr, head_lr=how.head_lr, batch_size=how.batch, precision=how.precision, seed=seed
-    )
+    config = TrainConfig(lr=how.lr, head_lr=how.head_lr, batch_size=how.batch, precision=how.precision, seed=seed)
     turns.wait()
     turns.waited = 0.0
     try:
@@ -133,17 +100,8 @@ def train_ours(how: Contender, data: TextData, turns: Turns, seed: int) -> dict:
 
 def train_theirs(how: Contender, data: TextData, turns: Turns, seed: int) -> dict:
     transformers.set_seed(seed)
-    folder = find_weights("minilm")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    targets = ["query", "key", "value", "intermediate.dense", "output.dense"]
-    if how.unfrozen:
-        model = _Labelled(load_classifier("minilm", seed=seed, base_dropout=0.1, max_length=128).model)
-        attention = encoder_targets(model.classifier.backbone, "attention")
-        choose_trained(model.classifier, "lora-unfrozen", LoraConfig(RANK, how.scaling * RANK, attention))
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=6)
-        config = PeftConfig(task_type=TaskType.SEQ_CLS, r=RANK, lora_alpha=how.scaling * RANK, target_modules=targets)
-        model = get_peft_model(model, config)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(find_weights("minilm"))
+    model = _their_model(how, seed)
     turns.watch(model)
 
     def rows(split: Split) -> list[dict]:
@@ -151,17 +109,8 @@ def train_theirs(how: Contender, data: TextData, turns: Turns, seed: int) -> dic
         return [{"input_ids": row, "labels": label} for row, label in zip(ids, split.labels, strict=True)]
 
     padding = {"padding": "max_length", "max_length": how.pad_to} if how.pad_to else {}
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=tempfile.mkdtemp(), num_train_epochs=1, learning_rate=how.lr, seed=seed, use_cpu=True,
-            per_device_train_batch_size=how.batch, bf16=how.precision == "bf16", save_strategy="no",
-            train_sampling_strategy="group_by_length" if how.grouped else "random",
-            report_to="none", disable_tqdm=True, logging_strategy="no",
-        ),
-        data_collator=DataCollatorWithPadding(tokenizer, **padding),
-        train_dataset=rows(data.train),
-    )  # fmt: skip
+    collator = DataCollatorWithPadding(tokenizer, **padding)
+    trainer = Trainer(model=model, args=_their_settings(how, seed), data_collator=collator, train_dataset=rows(data.train))
     turns.wait()
     turns.waited = 0.0
     started = time.perf_counter()
@@ -170,6 +119,27 @@ def train_theirs(how: Contender, data: TextData, turns: Turns, seed: int) -> dic
     told = trainer.predict(rows(data.validation))  # where rows are grouped, in that order: its labels, not ours
     accuracy = score(told.label_ids.tolist(), told.predictions.argmax(1).tolist(), data.label_names).accuracy
     return {"seconds": seconds, "memory": memory, "accuracy": accuracy}
+
+
+def _their_model(how: Contender, seed: int) -> nn.Module:
+    """The model that the Trainer is given: PEFT's, or for ``unfrozen`` ours as the original experiment trained it."""
+    if how.unfrozen:
+        model = _Labelled(load_classifier("minilm", seed=seed, base_dropout=0.1, max_length=128).model)
+        attention = encoder_targets(model.classifier.backbone, "attention")
+        choose_trained(model.classifier, "lora-unfrozen", LoraConfig(RANK, how.scaling * RANK, attention))
+        return model
+    targets = ["query", "key", "value", "intermediate.dense", "output.dense"]
+    config = PeftConfig(task_type=TaskType.SEQ_CLS, r=RANK, lora_alpha=how.scaling * RANK, target_modules=targets)
+    return get_peft_model(AutoModelForSequenceClassification.from_pretrained(find_weights("minilm"), num_labels=6), config)
+
+
+def _their_settings(how: Contender, seed: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=tempfile.mkdtemp(), num_train_epochs=1, learning_rate=how.lr, seed=seed, use_cpu=True,
+        per_device_train_batch_size=how.batch, bf16=how.precision == "bf16", save_strategy="no",
+        train_sampling_strategy="group_by_length" if how.grouped else "random",
+        report_to="none", disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
 
 
 class _Labelled(nn.Module):
@@ -200,47 +170,12 @@ def contend(name: str, rows: int, seed: int, threads: int) -> None:
     print(json.dumps(result), file=sys.__stdout__, flush=True)
 
 
-def take_turns(names: list[str], rows: int, seed: int, threads: int) -> dict[str, dict]:
-    """Run the contenders' processes, one at a time, a turn each; returns their results.
-
-    Raises:
-        RuntimeError: a contender died.
-    """
-    command = [sys.executable, "-m", "book.study.speed.finetune", "--rows", str(rows), "--seed", str(seed), "--threads", str(threads)]
-    running = {
-        name: subprocess.Popen([*command, "--contender", name], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        for name in names
-    }
-    results: dict[str, dict] = {}
-    for process in running.values():  # all load before the first trains
-        _line(process)
-    while running:
-        for name, process in list(running.items()):
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            line = _line(process)
-            if line != "turn":
-                results[name] = json.loads(line)
-                process.wait()
-                del running[name]
-                print(f"{name}: {results[name]['seconds']:.0f} s, accuracy {results[name]['accuracy']:.4f}", flush=True)
-    return {name: results[name] for name in names}
-
-
-def _line(process: subprocess.Popen) -> str:
-    for line in process.stdout:
-        if line.startswith(("turn", '{"seconds"')):
-            return line.strip()
-    raise RuntimeError(f"a contender ended early: {shlex.join(process.args)}")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments("finetune", __doc__)
     parser.add_argument("--rows", type=int, default=16_000, help="of the training rows (default: all)")
     parser.add_argument("--only", help="contenders, with semicolons between them (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench-finetune.json", help="the record's file")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
@@ -251,7 +186,9 @@ def main() -> None:
     unknown = sorted(set(names) - set(CONTENDERS))
     if unknown:
         parser.error(f"no contender {', '.join(unknown)}; there are {'; '.join(CONTENDERS)}")
-    results = take_turns(names, args.rows, args.seed, args.threads)
+    command = [sys.executable, "-m", "book.study.speed.finetune"]
+    command += ["--rows", str(args.rows), "--seed", str(args.seed), "--threads", str(args.threads)]
+    results = take_turns({name: [*command, "--contender", name] for name in names})
     print(f"{'':<26} seconds   MB above imports   validation accuracy")
     for name, row in results.items():
         print(f"{name:<26} {row['seconds']:7.0f} {row['memory'] / 1e6:18.0f} {row['accuracy']:21.4f}")

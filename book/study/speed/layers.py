@@ -1,4 +1,4 @@
-"""One adapted linear, forward and backward: operations, allocations and time beside the frozen layer's.
+"""One adapted linear layer, forward and backward: operations, allocations and time beside the frozen layer's.
 
 python -m book.study.speed.layers                       print, and write results/bench-layers.json
 python -m book.study.speed.layers --repeats 20 --out x.json
@@ -6,13 +6,11 @@ python -m book.study.speed.layers --repeats 20 --out x.json
 Width 768 to 768, rank 8, float32; the input needs a gradient, as inside a network. All
 variants run in turn within each repeat, so that whatever slows the machine down slows
 all of them; the time is the median over repeats of the ratio to the frozen layer's time
-in the same repeat. Allocations are counted in activations, of tokens x width numbers.
+in the same repeat. Allocations are counted in activations, of tokens x width values.
 """
 
-import argparse
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +21,11 @@ from torch import Tensor, nn
 from lora_from_scratch import DoRALinear, LoRALinear, lora_forward
 from lora_from_scratch.extras.variants import PiSSALinear
 
-from . import RESULTS, ratios, write_record
+from . import arguments, at_least_two, in_turns, ratios, write_record
 from .ledger import Ledger
 
 WIDTH, RANK, ALPHA, TOKENS = 768, 8, 16, (64, 512, 2048)
+WARM_UP = 3  # repeats
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -81,31 +80,25 @@ def measure(tokens: int, repeats: int, device: str = "cpu") -> dict[str, dict]:
     runs = contestants(device)
     x, g = torch.randn(tokens, WIDTH, device=device, requires_grad=True), torch.randn(tokens, WIDTH, device=device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None  # a GPU computes on after the call
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 3):  # the first three warm up
-        for name, (forward, trained) in runs.items():
-            wait()
-            start = time.perf_counter()
-            step(forward, trained, x, g)
-            wait()
-            if repeat >= 3:
-                seconds[name].append(time.perf_counter() - start)
+
+    def turn(forward: Forward, trained: list[Tensor], repeat: int) -> None:
+        step(forward, trained, x, g)
+        wait()
+
+    seconds = in_turns({name: partial(turn, *run) for name, run in runs.items()}, range(WARM_UP + repeats))
     result = {}
     for name, (forward, trained) in runs.items():
-        median, quartiles = ratios(seconds[name], seconds["frozen"])
+        median, quartiles = ratios(seconds[name][WARM_UP:], seconds["frozen"][WARM_UP:])
         result[name] = count(forward, trained, x, g) | {"time": median, "time_quartiles": quartiles}
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=200, help="how often each variant runs (default: 200)")
+    parser = arguments("layers", __doc__)
+    parser.add_argument("--repeats", type=at_least_two, default=200, help="how often each variant runs (default: 200)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench-layers.json", help="the record's file")
     args = parser.parse_args()
-    if args.repeats < 2:
-        parser.error(f"--repeats must be at least 2, got {args.repeats}")
     torch.set_num_threads(args.threads)
     by_tokens = {}
     for tokens in TOKENS:
@@ -113,9 +106,9 @@ def main() -> None:
         print(f"{tokens} tokens{'':<17} operations   allocations    time / frozen (quartiles)")
         for name, row in rows.items():
             operations = f"{row['forward_operations']} + {row['backward_operations']}"
-            numbers = f"{row['forward_allocations']:.2f} + {row['backward_allocations']:.2f}"
+            allocations = f"{row['forward_allocations']:.2f} + {row['backward_allocations']:.2f}"
             low, high = row["time_quartiles"]
-            print(f"  {name:<25} {operations:>9} {numbers:>13} {row['time']:>10.2f}  ({low:.2f} to {high:.2f})")
+            print(f"  {name:<25} {operations:>9} {allocations:>13} {row['time']:>10.2f}  ({low:.2f} to {high:.2f})")
     settings = {"width": WIDTH, "rank": RANK, "repeats": args.repeats, "threads": args.threads, "device": args.device, "dtype": "float32"}
     write_record(args.out, "layers", settings=settings, tokens=by_tokens)
 

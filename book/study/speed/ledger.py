@@ -7,7 +7,7 @@ NO_WORK = (torch.ops.aten.detach, torch.ops.aten._unsafe_view, torch.ops.aten.al
 
 
 class Ledger(TorchDispatchMode):
-    """Counts the operations that compute something, and the numbers that they allocate.
+    """Counts the operations that compute something, and the values that they allocate.
 
     Views do neither. An operation that writes into one of its arguments computes, but
     allocates nothing.

@@ -3,24 +3,22 @@
 python -m book.study.speed.many_adapters                       print, and write results/bench-many-adapters.json
 python -m book.study.speed.many_adapters --repeats 4 --out x.json
 
-MiniLM with its head, no gradients; 64 rows of 24 tokens drawn by chance; adapters of rank 8 in
-all six linears of every block, with numbers by chance and a head each. All contenders take the
+MiniLM with its head, no gradients; 64 rows of 24 random tokens; adapters of rank 8 in
+the six linear layers of every block, with random values and a head each. All contenders take the
 same batch, in turn within each repeat, so that whatever slows the machine down slows all of
 them; the figure is the median over repeats of the ratio to the time of one adapter in the same
 repeat. The time of ours by rows includes entering the block, in which the rows' factors are
 stacked, and leaving it. Freed memory stays with the process, as with the allocators that servers
 use: else the order of the contenders decides which of them has pages to fetch anew. In float32,
-and where the CPU is fast in it in bf16 by autocast, every model's frozen linears rounded once.
+and where the CPU is fast in it in bf16 by autocast, every model's frozen linear layers rounded once.
 """
 
-import argparse
 import ctypes
 import os
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from functools import partial
 
 import torch
 from peft import LoraConfig as PeftConfig
@@ -31,10 +29,10 @@ from lora_from_scratch import LoraConfig, adapter_rows, add_adapter, add_lora, m
 from lora_from_scratch.finetune import encoder_targets, load_classifier
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16, frozen_linears_in
 
-from . import RESULTS, ratios, write_record
+from . import arguments, at_least_two, in_turns, ratios, write_record
 
 ROWS, TOKENS, RANK = 64, 24, 8
-YARDSTICK, BY_ROWS = "one adapter", "64 adapters, one a row"
+BASELINE, BY_ROWS = "one adapter", "64 adapters, one a row"
 SWITCHED, PEFT_MIXED = "64 adapters, switched for each row", "64 adapters, PEFT's mixed batch"
 Forward = Callable[[], Tensor]
 
@@ -47,7 +45,7 @@ def keep_freed_memory() -> bool:
 
 
 def fill(trained: list[nn.Parameter], seed: int) -> None:
-    """Numbers by chance for what trains, so that no adapter is zero and no two are alike."""
+    """Random values for what trains, so that no adapter is zero and no two are alike."""
     generator = torch.Generator().manual_seed(seed)
     for p in trained:
         p.copy_(0.02 * torch.randn(p.shape, generator=generator))
@@ -96,7 +94,7 @@ def contenders(rows: int = ROWS, tokens: int = TOKENS, load=load_classifier) -> 
     return [base, merged, one, many, peft], {
         "the base alone": lambda: base(ids, mask),
         "merged": lambda: merged(ids, mask),
-        YARDSTICK: lambda: one(ids, mask),
+        BASELINE: lambda: one(ids, mask),
         BY_ROWS: by_rows,
         SWITCHED: switched,
         "one adapter, PEFT": lambda: peft(input_ids=ids, attention_mask=mask),
@@ -107,18 +105,17 @@ def contenders(rows: int = ROWS, tokens: int = TOKENS, load=load_classifier) -> 
 @torch.no_grad()
 def measure(repeats: int, runs: dict[str, Forward], bf16: bool = False) -> dict[str, dict]:
     """By contender the time as a ratio to one adapter's; for ours by rows also to PEFT's, and the gap to one at a time."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
     last: dict[str, Tensor] = {}
-    for repeat in range(repeats + 1):  # the first one warms up
-        for name, forward in runs.items():
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                last[name] = forward()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
+
+    def turn(name: str, repeat: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            last[name] = runs[name]()
+
+    everything = in_turns({name: partial(turn, name) for name in runs}, range(1 + repeats))
+    seconds = {name: taken[1:] for name, taken in everything.items()}  # the first one warms up
     result = {}
     for name, mine in seconds.items():
-        median, quartiles = ratios(mine, seconds[YARDSTICK])
+        median, quartiles = ratios(mine, seconds[BASELINE])
         result[name] = {"time": median, "time_quartiles": quartiles, "milliseconds": round(1e3 * statistics.median(mine), 1)}
     median, quartiles = ratios(seconds[BY_ROWS], seconds[PEFT_MIXED])
     gap, largest = (last[BY_ROWS] - last[SWITCHED]).abs().max().item(), last[SWITCHED].abs().max().item()
@@ -127,13 +124,10 @@ def measure(repeats: int, runs: dict[str, Forward], bf16: bool = False) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=6, help="how often each contender runs (default: 6)")
+    parser = arguments("many_adapters", __doc__)
+    parser.add_argument("--repeats", type=at_least_two, default=6, help="how often each contender runs (default: 6)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench-many-adapters.json", help="the record's file")
     args = parser.parse_args()
-    if args.repeats < 2:
-        parser.error(f"--repeats must be at least 2, got {args.repeats}")
     torch.set_num_threads(args.threads)
     kept = keep_freed_memory()
     models, runs = contenders()
@@ -144,7 +138,7 @@ def main() -> None:
                 stack.enter_context(frozen_linears_in(model, "bf16"))
             result["bf16"] = measure(args.repeats, runs, bf16=True)
     for precision, rows in result.items():
-        print(f"{ROWS} rows of {TOKENS} tokens, {precision:<12} time / {YARDSTICK} (quartiles)")
+        print(f"{ROWS} rows of {TOKENS} tokens, {precision:<12} time / {BASELINE} (quartiles)")
         for name, row in rows.items():
             low, high = row["time_quartiles"]
             print(f"  {name:<36} {row['time']:6.2f}  ({low:.2f} to {high:.2f})  {row['milliseconds']:8.1f} ms")

@@ -9,14 +9,11 @@ floor's time on the same batch, in float32; bf16 stands beside it as further con
 made of a block is timed without its making, whose seconds stand beside: they come once a process.
 """
 
-import argparse
 import itertools
 import os
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from unittest import mock
 
 import torch
@@ -31,7 +28,8 @@ from lora_from_scratch.finetune.batches import tokenise, train_loader
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16, frozen_linears_in
 
-from . import RESULTS, ratios, real_data, write_record
+from ..records import real_data
+from . import arguments, at_least_two, in_turns, ratios, write_record
 
 RANK = 8
 WARM_UP = 6  # batches, by which torch.compile has seen what may vary
@@ -108,13 +106,7 @@ def measure(batch_size: int, batches: int) -> dict[str, dict]:
     data, classifier = real_data(), load_classifier("minilm")
     ids = tokenise(classifier.tokenizer, data.train.texts, classifier.max_length)
     loader = train_loader(ids, data.train.labels, classifier.tokenizer.pad_token_id, batch_size, seed=0)
-    steps = contenders()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for batch in itertools.islice(loader, batches + WARM_UP):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step(batch)
-            seconds[name].append(time.perf_counter() - start)
+    seconds = in_turns(contenders(), itertools.islice(loader, WARM_UP + batches))
     result = {}
     for name, all_of_it in seconds.items():
         mine = all_of_it[WARM_UP:]
@@ -126,13 +118,10 @@ def measure(batch_size: int, batches: int) -> dict[str, dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=60, help="how many each contender takes (default: 60)")
+    parser = arguments("step", __doc__)
+    parser.add_argument("--batches", type=at_least_two, default=60, help="how many each contender takes (default: 60)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench-step.json", help="the record's file")
     args = parser.parse_args()
-    if args.batches < 2:
-        parser.error(f"--batches must be at least 2, got {args.batches}")
     torch.set_num_threads(args.threads)
     by_batch = {}
     for size in (4, 16):

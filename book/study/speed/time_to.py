@@ -7,7 +7,6 @@ The process is `finetune` as a reader would start it, with every core: its impor
 weights and data, tokenising, training and the evaluation are all counted.
 """
 
-import argparse
 import os
 import re
 import shlex
@@ -15,13 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 from lora_from_scratch.finetune.precision import fastest_precision
 
-from . import RESULTS, real_data, write_record
+from .. import records
+from . import arguments, write_record
 
-ROOT = Path(__file__).resolve().parents[3]
 RECIPE = "--batch-size 16 --scaling 2 --lr 1e-3 --epochs 2 --max-steps 1500 --no-test --checkpoint-every 0"
 EPOCH = re.compile(r"epoch (\d+): validation accuracy (0\.\d+)")
 
@@ -29,7 +27,7 @@ EPOCH = re.compile(r"epoch (\d+): validation accuracy (0\.\d+)")
 def once(words: list[str], mark: float) -> list[dict]:
     """Epoch, accuracy and seconds since the start, up to the first that reaches the mark."""
     start, found = time.perf_counter(), []
-    process = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(words, cwd=records.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for line in process.stdout:
         if match := EPOCH.search(line):
             found.append({"epoch": int(match[1]), "accuracy": float(match[2]), "seconds": round(time.perf_counter() - start, 1)})
@@ -43,12 +41,11 @@ def once(words: list[str], mark: float) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments("time_to", __doc__)
     parser.add_argument("--mark", type=float, default=0.925)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench-time-to.json", help="the record's file")
     args = parser.parse_args()
-    real_data()
+    records.real_data()
     precision = fastest_precision()
     flags = f"{RECIPE} --precision {precision} --threads {os.cpu_count()}"
     runs = []

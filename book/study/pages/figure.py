@@ -1,14 +1,13 @@
 """Draw the landing page's figure from the records, and the social card with it.
 
-python -m book.study.pages.landing           book/_static/results.svg (`make tables` does this, too)
-python -m book.study.pages.landing --card    also book/_static/card.png, by way of Chromium
+python -m book.study.pages.figure            book/_static/results.svg (`make tables` does this, too)
+python -m book.study.pages.figure --card     also book/_static/card.png, by way of Chromium
 
 Written as text and not by a plotting library, so that the same records give the same bytes.
 """
 
 import argparse
 import hashlib
-import json
 import tempfile
 from html import escape
 from io import BytesIO
@@ -17,15 +16,13 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..statistics import estimate, read_row_facts
-from .results import read_groups
+from .. import records
+from ..statistics import estimate
 
-ROOT = Path(__file__).resolve().parents[3]
-STATIC = ROOT / "book" / "_static"
-FIGURE, CARD_FILE = STATIC / "results.svg", STATIC / "card.png"
+STATIC = records.ROOT / "book" / "_static"
+FILE, CARD_FILE = STATIC / "results.svg", STATIC / "card.png"
 BLUE, GREY, ORANGE, INK = "#0072B2", "#767676", "#B35900", "#1f2933"
-BACKBONE = "minilm"
-SHOWN = {  # setting of the sweep -> what a reader who has not begun yet can make of it
+SHOWN = {  # setting of the sweep -> a name that a newcomer understands
     "head": "the new head alone",
     "bias": "every bias",
     "all-linear-r1-s1": "LoRA, rank 1",
@@ -37,41 +34,57 @@ LEFT, RIGHT, LOW, HIGH = 300, 640, 60, 100  # the axis in pixels and in percent
 TOP, STEP = 74, 36
 
 
-def figure(results: Path) -> str:
-    facts = read_row_facts(results / "rows.json", "test")
-    groups = read_groups(results / "sweep" / BACKBONE)
-    yardsticks = json.loads((results / "yardsticks.json").read_text(encoding="utf-8"))["yardsticks"]
-    words = next(y for y in yardsticks if y["yardstick"] == "tfidf")
+def draw() -> str:
+    """The figure as SVG: test accuracy by what is trained, with its interval."""
     bottom = TOP + STEP * len(SHOWN) - 12
+    words = next(y for y in records.load("yardsticks")["yardsticks"] if y["yardstick"] == "tfidf")
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {bottom + 56}" role="img" '
         'aria-labelledby="t" font-family="DejaVu Sans, Verdana, sans-serif" font-size="16">',
-        '<title id="t">Test accuracy by what is trained, with the number of numbers that train</title>',
+        '<title id="t">Test accuracy by what is trained, with the number of parameters that train</title>',
         f'<rect width="720" height="{bottom + 56}" rx="10" fill="#ffffff"/>',
         text(16, 32, "what trains", anchor="start", fill=GREY),
-        text(LEFT - 20, 32, "numbers", fill=GREY),
+        text(LEFT - 20, 32, "parameters", fill=GREY),
         text(700, 32, "test accuracy", fill=GREY),
+        *_axis(bottom),
+        *_baseline(100 * words["test"]["accuracy"], bottom),
+        *_rows(),
     ]
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def _axis(bottom: int) -> list[str]:
+    lines = []
     for percent in range(LOW, HIGH + 1, 10):
         x = place(percent)
         lines.append(f'<path d="M{x} 48V{bottom}" stroke="#dddddd"/>')
         lines.append(text(x, bottom + 20, f"{percent}", anchor="middle", fill=GREY))
-    yardstick = 100 * words["test"]["accuracy"]
-    lines.append(f'<path d="M{place(yardstick)} 48V{bottom}" stroke="{ORANGE}" stroke-width="2" stroke-dasharray="5 4"/>')
-    lines.append(text(place(yardstick), bottom + 44, f"counting words: {yardstick:.1f} %", anchor="middle", fill=ORANGE))
+    return lines
+
+
+def _baseline(percent: float, bottom: int) -> list[str]:
+    x = place(percent)
+    return [
+        f'<path d="M{x} 48V{bottom}" stroke="{ORANGE}" stroke-width="2" stroke-dasharray="5 4"/>',
+        text(x, bottom + 44, f"counting words: {percent:.1f} %", anchor="middle", fill=ORANGE),
+    ]
+
+
+def _rows() -> list[str]:
+    lines, facts = [], records.facts("test")
     for row, (setting, name) in enumerate(SHOWN.items()):
-        y, lora = TOP + STEP * row, name.startswith("LoRA")
-        score = estimate(groups[setting], facts)
+        y, lora, runs = TOP + STEP * row, name.startswith("LoRA"), records.read(setting)
+        score = estimate(runs, facts)
         mean, low, high = (100 * value for value in (score.mean, score.low, score.high))
         colour, weight = (BLUE, "bold") if lora else (INK, "normal")
         lines += [
             text(16, y + 6, name, anchor="start", fill=colour, weight=weight),
-            text(LEFT - 20, y + 6, f"{groups[setting][0]['parameters']['trainable']:,}", fill=colour, weight=weight),
+            text(LEFT - 20, y + 6, f"{runs[0]['parameters']['trainable']:,}", fill=colour, weight=weight),
             f'<path d="M{place(low)} {y}H{place(high)}" stroke="{colour}" stroke-width="3"/>',
             f'<circle cx="{place(mean)}" cy="{y}" r="7" fill="{colour}"/>',
             text(704, y + 6, f"{mean:.1f} %", fill=colour, weight=weight),
         ]
-    return "\n".join([*lines, "</svg>", ""])
+    return lines
 
 
 def place(percent: float) -> float:
@@ -97,25 +110,25 @@ def draw_card():
 
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "card.html"
-        page.write_text(CARD.format(figure=FIGURE.as_uri()), encoding="utf-8")
+        page.write_text(CARD.format(figure=FILE.as_uri()), encoding="utf-8")
         browser = launch(playwright)
         tab = browser.new_page(viewport={"width": 1200, "height": 630})
         tab.goto(page.as_uri())
         picture = Image.open(BytesIO(tab.screenshot()))
-    of = PngInfo()  # by which a test tells whether it shows today's figure
+    of = PngInfo()  # by this a test sees whether the card shows today's figure
     of.add_text("figure", figure_mark())
     picture.save(CARD_FILE, pnginfo=of, optimize=True)
 
 
 def figure_mark() -> str:
-    return hashlib.sha256(FIGURE.read_bytes()).hexdigest()
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m book.study.pages.figure", description=__doc__.splitlines()[0])
     parser.add_argument("--card", action="store_true", help="also draw card.png")
     args = parser.parse_args()
-    FIGURE.write_text(figure(ROOT / "results"), encoding="utf-8")
+    FILE.write_text(draw(), encoding="utf-8")
     if args.card:
         draw_card()
 

@@ -1,0 +1,116 @@
+"""The arguments of the command `finetune`, and the settings that they make."""
+
+import argparse
+from typing import Any
+
+from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.finetune.encoders import BACKBONES
+from lora_from_scratch.finetune.methods import CONTROLS, METHODS, uses_lora
+from lora_from_scratch.finetune.recipe import TrainConfig
+
+DATA_HELP = 'a .csv or .jsonl file, a folder with train.csv or train.jsonl, owner/name on the hub, or "built-in" \
+(default: the emotion dataset: the folder in EMOTION_DATA_DIR, else the hub, else the built-in corpus)'
+RESUME_HELP = "resume the run in --out that was killed, to the same bits; settings must be the same, and a \
+finished run is left alone"
+TARGETS_HELP = 'linear layers to adapt: "all-linear", "attention", or names with commas between them'
+LORA_DEFAULTS = {"rank": 8, "scaling": 8.0, "targets": "all-linear", "dropout": 0.0, "variant": "lora", "b_ratio": 1.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"dora": True},
+    "pissa": {"init": "pissa"},
+    "olora": {"init": "olora"},
+    "lora-xs": {"init": "lora_xs"},
+}  # rsLoRA is a scaling, LoRA+ a rate: --scaling, --b-ratio
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """The arguments of ``finetune``, with their defaults."""
+    models = f"{', '.join(BACKBONES)}, a local folder, or owner/name on the hub"
+    recipe = TrainConfig()
+    sub.add_argument("--model", default="minilm", help=f"the pre-trained encoder: {models}")
+    sub.add_argument("--method", default="lora", choices=METHODS, help="what trains: " + _listed(METHODS))
+    sub.add_argument("--rank", type=int, help="rank r of each update")
+    sub.add_argument("--scaling", type=float, help="s = alpha / r, in front of B A")
+    sub.add_argument("--targets", help=TARGETS_HELP)
+    sub.add_argument("--dropout", type=float, help="of the adapters' input")
+    sub.add_argument("--variant", choices=VARIANTS, help="of LoRA: where A and B start, or what is done with B A")
+    sub.add_argument("--b-ratio", type=float, help="B's learning rate as a multiple of A's (LoRA+)")
+    sub.set_defaults(**LORA_DEFAULTS)
+    sub.add_argument("--quantize", choices=["nf4"], help="keep the encoder's linears in numbers of 4 bits (QLoRA)")
+    sub.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the training rows")
+    sub.add_argument("--max-steps", type=int, help="stop after so many steps (default: all epochs)")
+    sub.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of all but the head")
+    sub.add_argument("--head-lr", type=float, default=recipe.head_lr, help="peak learning rate of the head")
+    sub.add_argument("--head-first", action="store_true", help="fit the head to the frozen features before the rest trains")
+    sub.add_argument("--batch-size", type=int, default=recipe.batch_size, help="rows a step")
+    sub.add_argument("--clip", type=float, default=recipe.clip, help="largest norm of the gradient, 0: no limit")
+    sub.add_argument("--beta2", type=float, default=recipe.beta2, help="AdamW's decay of its mean squared gradient")
+    sub.add_argument("--base-dropout", type=float, default=0.0, help="inside the encoder")
+    sub.add_argument("--max-length", type=int, default=64, help="tokens kept of a text")
+    sub.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    sub.add_argument("--accumulate", type=int, default=1, metavar="N", help="take each batch in N parts: less memory")
+    sub.add_argument("--gradient-checkpointing", action="store_true", help="keep fewer activations, compute them twice")
+    sub.add_argument("--shard-base", action="store_true", help="share the frozen base out over the processes")
+    sub.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    sub.add_argument("--seed", type=int, default=0, help="of head, adapters, order and dropout")
+    add_data_arguments(sub)
+    sub.add_argument("--no-test", action="store_true", help="leave test alone: for choosing settings")
+    sub.add_argument("--out", help="folder for adapter and record (default: runs/MODEL-rRANK-seedSEED)")
+    sub.add_argument("--overwrite", action="store_true", help="replace what stands in --out")
+    sub.add_argument("--resume", action="store_true", help=RESUME_HELP)
+    sub.add_argument("--checkpoint-every", type=int, default=200, metavar="N", help="steps, for --resume; 0: never")
+    sub.add_argument("--control", default="none", choices=CONTROLS, help="an experiment: " + _listed(CONTROLS))
+    sub.add_argument("--spectra", action="store_true", help="record the update's singular values (method full)")
+
+
+def add_data_arguments(sub: argparse.ArgumentParser) -> None:
+    """Which rows: the arguments that ``load_data`` takes."""
+    sub.add_argument("--data", help=DATA_HELP)
+    sub.add_argument("--text-column", default="text", help="of data of your own")
+    sub.add_argument("--label-column", default="label", help="of data of your own")
+
+
+def train_config(args: argparse.Namespace) -> TrainConfig:
+    """How to train, as the arguments say."""
+    return TrainConfig(
+        lr=args.lr,
+        head_lr=args.head_lr,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        clip=args.clip or None,
+        beta2=args.beta2,
+        b_ratio=args.b_ratio,
+        head_first=args.head_first,
+        precision=args.precision,
+        max_steps=args.max_steps,
+        accumulate=args.accumulate,
+        gradient_checkpointing=args.gradient_checkpointing,
+        shard_base=args.shard_base,
+    )
+
+
+def lora_config(args: argparse.Namespace, targets: tuple[str, ...]) -> LoraConfig:
+    """The adapters of a method that has any, as the arguments say."""
+    return LoraConfig(args.rank, args.scaling * args.rank, targets, args.dropout, **VARIANTS[args.variant])
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse arguments that don't go together.
+
+    Raises:
+        LoraError: names them.
+    """
+    if args.resume and not args.out:
+        raise LoraError("--resume needs --out: the folder of the run to resume")
+    changed = [f"--{name.replace('_', '-')}" for name, value in LORA_DEFAULTS.items() if getattr(args, name) != value]
+    if changed and not uses_lora(args.method):
+        raise LoraError(f"{', '.join(changed)}: no effect with --method {args.method}, which has no adapters")
+    if args.quantize and (args.method != "lora" or args.shard_base):
+        raise LoraError("--quantize needs a frozen base under adapters: --method lora, and no --shard-base")
+    if args.spectra and (args.method != "full" or args.control != "none"):
+        raise LoraError("--spectra needs an update of pre-trained weights: --method full, and no --control")
+
+
+def _listed(options: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {meaning}" for name, meaning in options.items())

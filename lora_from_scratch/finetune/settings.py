@@ -1,0 +1,55 @@
+"""What defines a run, and whether two runs are the same one."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from lora_from_scratch.config import LoraError
+from lora_from_scratch.inject import injection_of, is_adapted
+
+# Settings that came later: what a run had that was saved before there was a choice.
+LATER = {"train.b_ratio": 1.0, "train.head_first": False, "lora.vector_size": None, "quantize": None}
+
+
+def run_settings(classifier, data, config) -> dict:
+    """What defines a run, as plain data: a record holds it, and a checkpoint is resumed only with the same."""
+    lora = injection_of(classifier.model) if is_adapted(classifier.model) else None
+    encoder = classifier.model.backbone.config
+    return {
+        "backbone": classifier.backbone,
+        "base_sha256": classifier.base_sha256,
+        "max_length": classifier.max_length,
+        "base_dropout": getattr(encoder, "hidden_dropout_prob", getattr(encoder, "dropout", 0.0)),
+        "method": classifier.method,
+        "quantize": classifier.quantize,
+        "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint},
+        "lora": asdict(lora.config) | {"scaling": lora.config.scaling} if lora else None,
+        "train": asdict(config),
+    }
+
+
+def check_settings(path: Path, settings: dict, saved: dict) -> None:
+    """Refuse to resume a run other than the one in ``path``.
+
+    Raises:
+        LoraError: a setting differs from the saved one; every such setting is named,
+            with both values. The data's source may differ where its rows do not.
+    """
+    here, there = dict(_flat(json.loads(json.dumps(settings)))), LATER | dict(_flat(saved))
+    if here["data.fingerprint"] == there.get("data.fingerprint"):
+        here["data.source"] = there.get("data.source")
+    faults = [
+        f"{name} is {here.get(name, 'not set')!r}, there {there.get(name, 'not set')!r}"
+        for name in here | {n: None for n in there if n.split(".")[0] in settings}
+        if here.get(name, "not set") != there.get(name, "not set")
+    ]
+    if faults:
+        raise LoraError(f"{path} is of a run with other settings: {'; '.join(faults)}")
+
+
+def _flat(tree: dict, prefix: str = ""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
