@@ -30,7 +30,6 @@ EXEMPT = frozenset({
     "book/choosing.md",
     "book/glossary.md",
     "book/misconceptions.md",
-    "book/results.md",
     "book/troubleshooting.md",
     "book/your_data.ipynb",
 })
