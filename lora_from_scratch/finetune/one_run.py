@@ -54,7 +54,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
     check_arguments(args)
     out = _Out.claim(args)
     everyone = processes()
-    everyone.wait_for_everyone()  # nobody may take what another process has just written for an earlier run's
+    everyone.wait_for_everyone()  # no process may mistake what another has just written for an earlier run's
 
     data, classifier, report = _prepare(args)
     if args.resume and out.done and not out.begun:
