@@ -20,7 +20,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pissa": {"init": "pissa"},
     "olora": {"init": "olora"},
     "lora-xs": {"init": "lora_xs"},
-}  # rsLoRA is a scaling, LoRA+ a rate: --scaling, --b-ratio
+}  # rsLoRA is a scaling (--scaling), LoRA+ a learning rate (--b-ratio)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -33,13 +33,13 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--scaling", type=float, help="s = alpha / r, in front of B A")
     sub.add_argument("--targets", help=TARGETS_HELP)
     sub.add_argument("--dropout", type=float, help="of the adapters' input")
-    sub.add_argument("--variant", choices=VARIANTS, help="of LoRA: where A and B start, or what is done with B A")
+    sub.add_argument("--variant", choices=VARIANTS, help="of LoRA: how A and B are initialised, or what is done with B A")
     sub.add_argument("--b-ratio", type=float, help="B's learning rate as a multiple of A's (LoRA+)")
     sub.set_defaults(**LORA_DEFAULTS)
-    sub.add_argument("--quantize", choices=["nf4"], help="keep the encoder's linears in numbers of 4 bits (QLoRA)")
+    sub.add_argument("--quantize", choices=["nf4"], help="keep the encoder's linear layers in 4 bits (QLoRA)")
     sub.add_argument("--epochs", type=int, default=recipe.epochs, help="passes over the training rows")
-    sub.add_argument("--max-steps", type=int, help="stop after so many steps (default: all epochs)")
-    sub.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of all but the head")
+    sub.add_argument("--max-steps", type=int, help="stop after this many steps (default: all epochs)")
+    sub.add_argument("--lr", type=float, default=recipe.lr, help="peak learning rate of everything but the head")
     sub.add_argument("--head-lr", type=float, default=recipe.head_lr, help="peak learning rate of the head")
     sub.add_argument("--head-first", action="store_true", help="fit the head to the frozen features before the rest trains")
     sub.add_argument("--batch-size", type=int, default=recipe.batch_size, help="rows a step")
@@ -54,9 +54,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     sub.add_argument("--seed", type=int, default=0, help="of head, adapters, order and dropout")
     add_data_arguments(sub)
-    sub.add_argument("--no-test", action="store_true", help="leave test alone: for choosing settings")
+    sub.add_argument("--no-test", action="store_true", help="leave the test split alone, while you choose settings")
     sub.add_argument("--out", help="folder for adapter and record (default: runs/MODEL-rRANK-seedSEED)")
-    sub.add_argument("--overwrite", action="store_true", help="replace what stands in --out")
+    sub.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     sub.add_argument("--resume", action="store_true", help=RESUME_HELP)
     sub.add_argument("--checkpoint-every", type=int, default=200, metavar="N", help="steps, for --resume; 0: never")
     sub.add_argument("--control", default="none", choices=CONTROLS, help="an experiment: " + _listed(CONTROLS))
@@ -66,8 +66,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def add_data_arguments(sub: argparse.ArgumentParser) -> None:
     """Which rows: the arguments that ``load_data`` takes."""
     sub.add_argument("--data", help=DATA_HELP)
-    sub.add_argument("--text-column", default="text", help="of data of your own")
-    sub.add_argument("--label-column", default="label", help="of data of your own")
+    sub.add_argument("--text-column", default="text", help="in data of your own")
+    sub.add_argument("--label-column", default="label", help="in data of your own")
 
 
 def train_config(args: argparse.Namespace) -> TrainConfig:

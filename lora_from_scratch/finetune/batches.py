@@ -17,8 +17,8 @@ from lora_from_scratch.finetune.recipe import TrainConfig
 if TYPE_CHECKING:
     from lora_from_scratch.finetune.model import TextClassifier
 
-CHUNK = 50  # batches that are sorted by length together: long enough to save padding,
-# short enough that a batch is still drawn at random from many rows
+CHUNK = 50  # batches that are sorted by length together: enough to save padding, few
+# enough that a batch is still drawn at random from many rows
 
 
 def tokenise(tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
@@ -31,8 +31,8 @@ class LengthBuckets:
     """A batch sampler: random batches whose rows have about the same length.
 
     Each epoch shuffles all rows, sorts chunks of 50 batches by length, cuts them into
-    batches and shuffles those; a short one comes last. Every row comes once an epoch. The
-    order depends on the seed and the epoch alone.
+    batches and shuffles those; a short one comes last. Every row comes once per epoch. The
+    order depends only on the seed and the epoch.
     """
 
     drop_last = False
@@ -55,7 +55,7 @@ class LengthBuckets:
             chunk = sorted(order[start : start + span], key=self.lengths.__getitem__)
             batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
         order = torch.randperm(len(batches), generator=generator).tolist()
-        # Several processes share a batch out, and none may run out of rows before the end.
+        # Several processes share each batch, and none may run out of rows before the end.
         yield from sorted((batches[i] for i in order), key=lambda batch: len(batch) < self.batch_size)
 
 
@@ -78,8 +78,8 @@ def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int, multip
     """Batches for training, in a new random order each epoch (``LengthBuckets``), padded as ``collate`` does."""
     sampler = LengthBuckets([len(ids) for ids in token_ids], batch_size, seed)
     rows = list(zip(token_ids, labels, strict=True))
-    # With a generator of its own, starting an epoch draws nothing from the one of dropout: a
-    # resumed run starts one epoch more often.
+    # With its own generator, starting an epoch draws nothing from dropout's, and a resumed run
+    # starts an epoch once more.
     own = torch.Generator()
     padded = partial(collate, pad=pad, multiple=multiple)
     return DataLoader(rows, batch_sampler=sampler, collate_fn=padded, generator=own)  # type: ignore[arg-type]  # a list will do

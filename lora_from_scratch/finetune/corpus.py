@@ -1,8 +1,8 @@
-"""A small emotion corpus of our own, for where the real one cannot be had.
+"""A small emotion corpus of our own, for when the real one is not available.
 
 Four thousand first-person sentences over the six labels of dair-ai/emotion, written by a grammar.
 No sentence comes from that dataset. What a model scores here says nothing about real English: it
-only shows that the code works, and whoever prints such a score should say where it comes from.
+only shows that the code works, so say where it comes from when you print such a score.
 """
 
 from random import Random

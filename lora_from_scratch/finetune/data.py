@@ -1,4 +1,4 @@
-"""The emotion dataset, from whichever of three sources can be had."""
+"""The emotion dataset, from whichever of three sources is available."""
 
 import hashlib
 import json
@@ -60,13 +60,13 @@ def load_emotion(source: str | os.PathLike | None = None) -> TextData:
 
     Args:
         source: a folder with ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``
-            (one ``{"text": str, "label": int}`` a line), or ``"hub"``, or ``"built-in"``.
+            (one ``{"text": str, "label": int}`` per line), or ``"hub"``, or ``"built-in"``.
             ``None`` takes the folder named by ``EMOTION_DATA_DIR`` if that is set, else
-            the hub, else the built-in corpus. A source that you name never gives way to
+            the hub, else the built-in corpus. A source that you name is never replaced by
             another.
 
     Raises:
-        LoraError: a named source cannot be had, or its data is faulty: a file or a
+        LoraError: a named source is not available, or its data is faulty: a file or a
             column is missing, a text is empty, a label unknown, a split without rows.
 
     (Saravia et al. 2018, CARER, https://aclanthology.org/D18-1404.)
@@ -106,7 +106,7 @@ def _check_rows(where: str, texts: list, labels: list, label_names: tuple[str, .
     for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
         if not isinstance(text, str) or not text.strip():
             raise LoraError(f"{where}, row {row}: the text is {text!r}, expected words")
-        # bool is an int to Python, but `true` in a file is no label.
+        # To Python a bool is an int, but `true` in a file is not a label.
         if type(label) is not int or not 0 <= label < len(label_names):
             expected = ", ".join(f"{i} {name}" for i, name in enumerate(label_names))
             raise LoraError(f"{where}, row {row}: the label is {label!r}, expected one of {expected}")
@@ -130,13 +130,13 @@ def _read_jsonl(path: Path) -> tuple[list, list]:
 
 
 def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
-    """The objects of a file with one JSON object a line, each with the number of its line.
+    """The objects of a file with one JSON object per line, each with its line number.
 
     Raises:
-        LoraError: the file is not readable, a line is no JSON object or lacks a column.
+        LoraError: the file is not readable, or a line is not a JSON object or lacks a column.
     """
     rows = []
-    # Not splitlines: a text may hold other characters that Python takes for a line's end.
+    # Not splitlines: a text may hold other characters that Python regards as line ends.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -152,7 +152,7 @@ def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
 
 
 def read_text(path: Path) -> str:
-    """A file's text, or a ``LoraError`` that says why not."""
+    """A file's text, or a ``LoraError`` that says why there is none."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -169,7 +169,7 @@ def _from_hub() -> dict[str, tuple[list, list]]:
 
 def from_hub(name: str, configuration: str | None = None):
     """A dataset of the hub, as ``datasets`` gives it, or a ``LoraError`` with the first line of its reason."""
-    hub_answers()  # where it does not, this makes what follows fail at once, not in 23 s
+    hub_answers()  # if it does not, what follows now fails at once instead of after 23 s
     import datasets
 
     datasets.utils.logging.disable_progress_bar()
@@ -177,7 +177,7 @@ def from_hub(name: str, configuration: str | None = None):
         return datasets.load_dataset(name, configuration)
     except Exception as error:  # the hub's client raises many kinds, of several libraries
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LoraError(f"{name} cannot be had from the hub: {reason}") from None
+        raise LoraError(f"{name} cannot be loaded from the hub: {reason}") from None
 
 
 def describe(split: Split, label_names: tuple[str, ...] = LABEL_NAMES) -> dict[str, int]:

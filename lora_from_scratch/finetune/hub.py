@@ -13,14 +13,14 @@ PATIENCE = 2.0  # seconds; the hub's own client gives up only after 20 to 50
 def hub_answers() -> bool:
     """Ask the hub once in this process, for at most two seconds.
 
-    Where it does not answer, the hub's libraries are switched to offline mode, so that
-    they use what they have cached and fail at once for what they have not.
+    If it does not answer, the hub's libraries are switched to offline mode, so that
+    they use what they have cached and otherwise fail at once.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         answers = False
     else:
         reply: list[bool] = []
-        # In a thread, since looking up a name can hang for longer than any time-out.
+        # In a thread, since a name lookup can hang for longer than any timeout.
         thread = threading.Thread(target=lambda: reply.append(_ask()), daemon=True)
         thread.start()
         thread.join(PATIENCE)
@@ -36,14 +36,14 @@ def _ask() -> bool:
         request = urllib.request.Request(address, method="HEAD")
         urllib.request.urlopen(request, timeout=PATIENCE).close()
     except urllib.error.HTTPError:
-        return True  # it answered, if only to say no
+        return True  # it answered, even if it said no
     except (OSError, ValueError):
         return False
     return True
 
 
 def _go_offline() -> None:
-    # Both libraries read the environment once, when imported, which may be past already.
+    # Both libraries read the environment when they are imported, which may have happened already.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import datasets.config
     import huggingface_hub.constants

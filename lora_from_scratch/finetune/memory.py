@@ -25,14 +25,14 @@ class StepMemory:
     """Bytes that one training step holds, by what they are for."""
 
     weights: int  # all parameters, trained or frozen
-    gradients: int  # one number for each trained one
-    optimizer: int  # AdamW's two means for each trained number
+    gradients: int  # one value for each trained parameter
+    optimizer: int  # AdamW's two means for each trained parameter
     activations: int  # what the forward pass keeps for the backward pass
     peak: int | None = None  # of the whole step, as a CUDA device counts it
 
     @property
     def total(self) -> int:
-        """The four parts together; the true peak lies near it (gradients grow while
+        """The four parts together; the true peak is close to it (gradients grow while
         activations are freed, and every operation needs room for its result)."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
@@ -42,7 +42,7 @@ def predict_memory(model: EncoderClassifier, batch: int, tokens: int) -> StepMem
 
     With P parameters of which n train: weights 4 P, gradients 4 n, optimiser 8 n. For
     each token the forward pass keeps (``kept_per_token``) floats of 4 bytes. ``model``
-    may lie on the meta device. Meant for BERT-like encoders with unfused attention and
+    may be on the meta device. Meant for BERT-like encoders with unfused attention and
     dropout 0, in each block of which something trains.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -60,8 +60,8 @@ def kept_per_token(model: EncoderClassifier, tokens: int) -> int:
     With width h, inner width f and a heads, each block keeps, whether its weights train
     or not: q, k and v (3 h), one attention row for each head (a tokens), the inputs of
     two layer norms with mean and deviation (2 h + 4) and GELU's input (f). To this comes
-    the input of every linear that trains or is adapted (one for q, k and v together),
-    and r numbers, A x, for each adapter. Embeddings that train keep h + 2, the pooling 1.
+    the input of every linear layer that trains or is adapted (one for q, k and v together),
+    and r values, A x, for each adapter. Embeddings that train keep h + 2, the pooling 1.
     """
     config = model.backbone.config
     width, heads, blocks = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
@@ -83,7 +83,7 @@ def measure_memory(model: EncoderClassifier, batch: int, tokens: int, device="cp
     The step has learning rate 0, so the model stays as it was; it is moved to ``device``
     meanwhile. Activations are the storages that autograd saves, each counted once, those
     of parameters and buffers left out. On a CUDA device ``peak`` is filled in as well:
-    for it to mean this model alone, nothing else should lie there.
+    for it to mean this model alone, nothing else should be on the device.
     """
     device = torch.device(device)
     home, training = next(model.parameters()).device, model.training
@@ -125,7 +125,7 @@ def peak_memory() -> int | None:
 
 
 class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
-    """While open, counts what autograd saves: ``bytes``, each storage once, ``model``'s own not."""
+    """While open, counts what autograd saves: ``bytes``, each storage once, without ``model``'s own tensors."""
 
     def __init__(self, model: nn.Module):
         own = [*model.parameters(), *model.buffers()]

@@ -1,4 +1,4 @@
-"""What trains: LoRA, or one of the ways that it is compared with; and two controls."""
+"""What trains: LoRA, or one of the methods that it is compared with; and two controls."""
 
 import re
 from dataclasses import replace
@@ -32,15 +32,15 @@ RANDOM_ROWS = 2048
 
 
 def choose_trained(model: nn.Module, method: str, lora: LoraConfig | None = None) -> nn.Module:
-    """Make exactly those numbers train that ``method`` (of ``METHODS``) names, and return the model.
+    """Make exactly the parameters train that ``method`` (of ``METHODS``) names, and return the model.
 
     ``lora`` is for the two methods with adapters. ``"lora-unfrozen"`` freezes the adapted
-    weights only, which is what comes of forgetting to freeze the rest. ``"bias"`` is
+    weights only, which is what happens if you forget to freeze the rest. ``"bias"`` is
     BitFit (Ben Zaken et al. 2021, arXiv:2106.10199).
 
     Raises:
         LoraError: ``method`` is unknown, ``lora`` is missing, or no module of the model
-            has a number in its name, of which the last block would have the highest;
+            has a number in its name, the highest of which marks the last block;
             see also ``add_lora``.
     """
     if method not in METHODS:
@@ -85,9 +85,9 @@ def reinitialise(encoder: "PreTrainedModel", seed: int) -> None:
 
 
 def with_random_labels(data: TextData, seed: int) -> TextData:
-    """``RANDOM_ROWS`` rows of train with labels by chance, which can only be learnt by heart.
+    """``RANDOM_ROWS`` rows of train with random labels, which can only be memorised.
 
-    All three splits are these rows, so that "validation accuracy" is the share learnt.
+    All three splits are these rows, so that "validation accuracy" is the share memorised.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(data.train), generator=generator)[:RANDOM_ROWS].tolist()
@@ -112,5 +112,5 @@ def _last_block(model: nn.Module) -> str:
     """What the names of the last block's parameters start with."""
     blocks = {m[0]: int(m[1]) for m in (re.match(r".*?\.(\d+)\.", name) for name, _ in model.named_parameters()) if m}
     if not blocks:
-        raise LoraError("no parameter has a block's number in its name: which block is the last?")
+        raise LoraError("no parameter has a block number in its name, so the last block cannot be found")
     return max(blocks, key=blocks.__getitem__)

@@ -1,4 +1,4 @@
-"""The classifier on top of a pre-trained encoder, and fine-tuned ones on disk."""
+"""The classifier on top of a pre-trained encoder, and how it is saved and loaded."""
 
 import os
 from dataclasses import dataclass
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SIDECAR = "lora_from_scratch.json"
-TRAINED = "trained.safetensors"  # what trained, of a method without adapters
+TRAINED = "trained.safetensors"  # what trained, if the method has no adapters
 
 
 class EncoderClassifier(nn.Module):
-    """A frozen or trained encoder, the mean of its last states, and one linear on top.
+    """The network: a frozen or trained encoder, the mean of its last states, and a linear layer on top.
 
+    Tokens go in and logits come out; ``TextClassifier`` adds what it takes to go from texts to labels.
     Shapes: ``input_ids`` and ``attention_mask`` [batch, tokens] -> logits [batch, labels].
     The mean runs over the tokens that the mask marks with 1, so padding changes nothing.
     """
@@ -67,7 +68,11 @@ class EncoderClassifier(nn.Module):
 
 @dataclass
 class TextClassifier:
-    """A classifier with what belongs to it: tokenizer, the base's name and fingerprint, what trains."""
+    """What goes from texts to labels: an ``EncoderClassifier`` with its tokenizer and its labels.
+
+    It also knows the base's name and sha256 and what trains, so that it can be saved and loaded
+    (``save_finetuned``, ``load_finetuned``). Training and LoRA act on ``.model``, the network.
+    """
 
     model: EncoderClassifier
     tokenizer: "PreTrainedTokenizerBase"
@@ -76,11 +81,11 @@ class TextClassifier:
     label_names: tuple[str, ...] = LABEL_NAMES
     max_length: int = 64
     method: str = "lora"
-    quantize: str | None = None  # in which numbers the encoder's linears are kept; None: in floats
+    quantize: str | None = None  # how the encoder's linear layers are stored; None: as floats
 
 
 def build_classifier(name: str, num_labels: int = len(LABEL_NAMES)) -> EncoderClassifier:
-    """The classifier's skeleton on the meta device: shapes to count, no numbers, no download.
+    """The classifier's skeleton on the meta device: shapes to count, no values, no download.
 
     Raises:
         LoraError: ``name`` is not in the registry.
@@ -103,7 +108,7 @@ def load_classifier(
 
     Args:
         name: ``minilm``, ``distilbert``, ``roberta``, a local folder, or a hub name.
-        seed: of the head's start.
+        seed: of the head's initialisation.
         dropout: before the head; 0, because one pass over the rows leaves little to
             overfit.
         base_dropout: inside the encoder; 0, because a frozen encoder has nothing to
@@ -111,7 +116,7 @@ def load_classifier(
         max_length: tokens kept of a text, its two special tokens included.
 
     Raises:
-        LoraError: see ``load_encoder``; or ``max_length`` is no int from 3 to what the
+        LoraError: see ``load_encoder``; or ``max_length`` is not an int from 3 to what the
             encoder has positions for.
     """
     encoder, tokenizer, sha256 = load_encoder(name, base_dropout)
@@ -124,20 +129,20 @@ def load_classifier(
     return TextClassifier(model, tokenizer, name, sha256, tuple(label_names), max_length)
 
 
-def quantize_encoder(classifier: TextClassifier, numbers: str) -> None:
-    """Keep every linear of the encoder's blocks in 4 bits, in place; the head stays as it is.
+def quantize_encoder(classifier: TextClassifier, kind: str) -> None:
+    """Store every linear layer of the encoder's blocks in 4 bits, in place; the head stays as it is.
 
     Raises:
-        LoraError: ``numbers`` is not "nf4"; see also ``quantize_linears``.
+        LoraError: ``kind`` is not "nf4"; see also ``quantize_linears``.
     """
-    if numbers != "nf4":
-        raise LoraError(f"quantize is {numbers!r}, expected 'nf4'")
+    if kind != "nf4":
+        raise LoraError(f"quantize is {kind!r}, expected 'nf4'")
     quantize_linears(classifier.model.backbone, encoder_targets(classifier.model.backbone))
-    classifier.quantize = numbers
+    classifier.quantize = kind
 
 
 def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Path:
-    """Save what trained in ``classifier.model``, and beside it what ``load_finetuned`` needs.
+    """Save what trained in ``classifier.model``, and next to it what ``load_finetuned`` needs.
 
     That is the adapter, or with a method without adapters ``trained.safetensors``.
 
@@ -194,7 +199,7 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
             f"{path}: the adapter was trained on a base with sha256 {sidecar['base_sha256']}, "
             f"but {classifier.backbone} has {classifier.base_sha256}"
         )
-    if "head_directions" in sidecar:  # which they are stands in the adapter's file
+    if "head_directions" in sidecar:  # the directions themselves are in the adapter's file
         head = classifier.model.classifier
         classifier.model.classifier = ProjectedHead(head.in_features, sidecar["head_directions"], head.out_features)
     classifier.method = sidecar.get("method", "lora")

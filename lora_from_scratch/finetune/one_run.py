@@ -54,17 +54,17 @@ def run_finetune(args: argparse.Namespace) -> dict:
     check_arguments(args)
     out = _Out.claim(args)
     everyone = processes()
-    everyone.wait_for_everyone()  # nobody may take what another process has just written for an earlier run's
+    everyone.wait_for_everyone()  # no process may mistake what another has just written for an earlier run's
 
     data, classifier, report = _prepare(args)
     if args.resume and out.done and not out.begun:
         return _finished(out.folder, run_settings(classifier, data, train), args.no_test)
     if everyone.is_main_process:
         out.clear(keep_checkpoint=args.resume)
-    args.kept = out.checkpoint  # where to go on from, should the run be interrupted
+    args.kept = out.checkpoint.path  # where to go on from, should the run be interrupted
     test = spectra = failure = None
     try:
-        history = finetune(classifier, data, train, Checkpoint(out.checkpoint, args.checkpoint_every, args.resume))
+        history = finetune(classifier, data, train, out.checkpoint)
     except TrainingFailed as error:
         failure, history = error, error.history
     memory = {"imports": imports, "peak": peak_memory()}
@@ -93,6 +93,7 @@ class _Out:
     """The folder of a run, and what was in it before."""
 
     folder: Path
+    checkpoint: Checkpoint
     begun: bool  # it holds a checkpoint
     done: bool  # it holds a record
     torn: set[Path]  # temporary folders of writes that were killed, which nothing will ever need
@@ -102,12 +103,13 @@ class _Out:
         """The folder that ``args`` name.
 
         Raises:
-            LoraError: something else is there already.
+            LoraError: something else is there already, or ``--checkpoint-every`` is not a number of steps.
         """
         kind = f"r{args.rank}" if args.method == "lora" else args.method
         folder = Path(args.out or f"runs/{Path(args.model).name}-{kind}-seed{args.seed}")
+        checkpoint = Checkpoint(folder / CHECKPOINT, args.checkpoint_every, args.resume)
         torn = {path for name in (CHECKPOINT, *SAVED, RECORD) for path in folder.glob(f".{name}.*")}
-        out = cls(folder, (folder / CHECKPOINT).exists(), (folder / RECORD).exists(), torn)
+        out = cls(folder, checkpoint, checkpoint.path.exists(), (folder / RECORD).exists(), torn)
         if folder.exists() and not folder.is_dir():
             raise LoraError(f"{folder} is there already and is not a folder: choose another --out")
         known = args.overwrite or args.resume and (out.begun or out.done)
@@ -116,16 +118,12 @@ class _Out:
             raise LoraError(f"{folder} is there already: choose another --out, or pass --overwrite{hint}")
         return out
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / CHECKPOINT
-
     def clear(self, keep_checkpoint: bool) -> None:
         """Remove what earlier runs left behind half-way."""
         for path in self.torn:
             shutil.rmtree(path, ignore_errors=True)
         if not keep_checkpoint:
-            self.checkpoint.unlink(missing_ok=True)
+            self.checkpoint.path.unlink(missing_ok=True)
 
     def write(self, classifier: TextClassifier | None, record: dict) -> None:
         """Save the record, and the classifier if it is any good."""
@@ -136,7 +134,7 @@ class _Out:
             for name in SAVED:  # an earlier run's, which the record is not about
                 (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / RECORD, record)
-        self.checkpoint.unlink(missing_ok=True)  # last: until now a killed run can be resumed
+        self.checkpoint.path.unlink(missing_ok=True)  # last: until now a killed run can be resumed
 
 
 def _prepare(args: argparse.Namespace):

@@ -1,4 +1,4 @@
-"""In which type of number a run computes, and the frozen weights in that type."""
+"""The floating-point type that a run computes in, and the frozen weights in that type."""
 
 from contextlib import contextmanager
 
@@ -10,26 +10,26 @@ from lora_from_scratch.config import LoraError
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_precision(wish: str = "auto") -> str:
-    """"fp32", "bf16" or "fp16": the wish, or what this hardware is fast at.
+def pick_precision(asked: str = "auto") -> str:
+    """"fp32", "bf16" or "fp16": what is asked for, or what this hardware is fast at.
 
     A GPU without bf16 of its own (before Ampere: Colab's T4) gets fp16. A CPU gets fp32,
-    so that every CPU comes to about the same numbers; see ``cpu_is_fast_in_bf16``.
+    so that all CPUs give about the same results; see ``cpu_is_fast_in_bf16``.
 
     Raises:
-        LoraError: fp16 is wished for, and there is no GPU.
+        LoraError: fp16 is asked for, and there is no GPU.
     """
-    if wish == "fp16" and not torch.accelerator.is_available():
-        raise LoraError("precision is 'fp16', which needs a GPU: on a CPU take 'fp32' or 'bf16'")
-    if wish != "auto":
-        return wish
+    if asked == "fp16" and not torch.accelerator.is_available():
+        raise LoraError("precision is 'fp16', which needs a GPU: on a CPU use 'fp32' or 'bf16'")
+    if asked != "auto":
+        return asked
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "fp32"
 
 
 def cpu_is_fast_in_bf16() -> bool:
-    """Whether this CPU multiplies in bf16 by instructions of its own: then ``"bf16"`` saves time."""
+    """Whether this CPU multiplies in bf16 with instructions of its own, so that ``"bf16"`` saves time."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -41,18 +41,18 @@ def fastest_precision() -> str:
 def padded_to(precision: str) -> int:
     """The multiple of tokens that batches are padded to: 8 in 16 bits, else 1 (no more than they need).
 
-    In 16 bits the libraries below make and keep a program for every shape of batch; few
-    shapes halve a run's memory on a CPU, and GPUs multiply multiples of 8 fastest.
+    In 16 bits the libraries below compile and keep a program for every shape of batch. Fewer
+    shapes halve a run's memory on a CPU, and GPUs are fastest at multiples of 8.
     """
     return 1 if precision == "fp32" else 8
 
 
 @contextmanager
 def frozen_linears_in(model: nn.Module, precision: str):
-    """Within the block, the frozen linears of ``model`` hold their numbers in ``precision``; "fp32": as they are.
+    """Within it, the frozen linear layers of ``model`` hold their weights in ``precision``; "fp32": as they are.
 
-    Autocast rounds a frozen weight anew at each call, since it keeps the rounded copies of
-    those that train only. Rounded once, they are the same numbers. What trains keeps its
+    Autocast rounds a frozen weight again at each call, since it only caches the rounded copies of
+    weights that train. Rounded once, they have the same values. What trains keeps its
     type, and afterwards the model has its own tensors back, bit for bit.
     """
     kept: dict[Tensor, Tensor] = {}

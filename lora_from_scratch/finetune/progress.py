@@ -1,4 +1,4 @@
-"""A bar in a terminal, plain lines elsewhere."""
+"""A progress bar in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ class Progress:
             self.bar = tqdm(**rows, unit="row", unit_scale=True, leave=True)
 
     def update(self, step: int, loss: float, accuracy: float) -> None:
-        """Tell that ``step`` steps are done, with the means since the last call."""
+        """Show that ``step`` steps are done, with the means since the last call."""
         if self.bar is not None:
             self.bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
             self.bar.update((step - self.done) * self.batch_size)

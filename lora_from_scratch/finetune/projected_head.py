@@ -1,4 +1,4 @@
-"""A small head: a linear on k frozen directions of the features instead of on all of them."""
+"""A small head: a linear layer on k frozen directions of the features instead of on all of them."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ class ProjectedHead(nn.Module):
     """``logits = C P (f - m) + c``, of which C [labels, k] and c [labels] train.
 
     ``m`` = ``mean`` [width] and ``P`` = ``directions`` [k, width] are frozen, and travel in
-    the adapter's file. C and c start at zero. It trains k * labels + labels numbers, where
-    a linear on the features themselves trains width * labels + labels.
+    the adapter's file. C and c start at zero. It trains k * labels + labels parameters, where
+    a linear layer on the features themselves trains width * labels + labels.
     """
 
     mean: Tensor
@@ -31,7 +31,7 @@ class ProjectedHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        # In full precision: the difference of two features is small beside them.
+        # In full precision: the difference of two features is small compared with them.
         centred = features.to(self.mean.dtype) - self.mean
         with torch.autocast(centred.device.type, enabled=False):
             return self.linear(centred @ self.directions.T)
@@ -51,7 +51,7 @@ def principal_directions(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     deviation = S / len(features) ** 0.5
     known = int((deviation > 1e-6 * deviation.max()).sum()) if len(deviation) else 0
     if not 1 <= k <= known:
-        raise LoraError(f"{k} directions asked for, but the features differ in {known}")
+        raise LoraError(f"expected at most {known} directions, in which the features differ, got {k}")
     sign = V.gather(1, V.abs().argmax(1, keepdim=True)).sign()  # an SVD leaves it open
     return mean.float(), ((V * sign)[:k] / deviation[:k, None]).float().contiguous()
 

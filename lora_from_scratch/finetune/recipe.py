@@ -14,18 +14,18 @@ from lora_from_scratch.targets import head_modules
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Chosen on validation; where that is recorded: ``results/``.
+    """How to train. The defaults were chosen on validation; the records are in ``results/``.
 
     Args:
         lr: peak learning rate of AdamW for the adapters (for everything, without them).
         head_lr: of the head; None means ``lr``.
         epochs: passes over the training rows.
         batch_size: rows a step, over all processes together.
-        warmup: share of the steps over which the rate rises from 0; then it falls to 0.
+        warmup: share of the steps over which the learning rate rises from 0; then it falls to 0.
         clip: largest norm of the gradient, all trained tensors taken together; None means
-            unlimited. A few wrongly labelled rows otherwise rule a small batch.
-        beta2: of AdamW, the decay of its mean squared gradient. 0.98 remembers about 50
-            steps, of which one epoch of small batches has thousands.
+            unlimited. Otherwise a few wrongly labelled rows dominate a small batch.
+        beta2: AdamW's decay of its mean squared gradient. 0.98 remembers about 50
+            steps; an epoch of small batches has thousands.
         weight_decay: AdamW's; 0, because it pulls B A towards zero, not W's change.
         b_ratio: learning rate of every B as a multiple of ``lr``; 1 is LoRA, above it LoRA+
             (Hayou et al. 2024, arXiv:2402.12354).
@@ -33,13 +33,13 @@ class TrainConfig:
         seed: of the order of the rows and of dropout.
         precision: "auto" takes bf16 or fp16 only where the hardware is fast at it;
             or "fp32", "bf16", "fp16".
-        max_steps: stop after so many steps; None means all of ``epochs``.
-        accumulate: parts that a process takes its share of a batch in, one after another:
-            the same step with less memory at a time.
-        gradient_checkpointing: keep each block's input alone and compute the rest again in
-            the backward pass: about a third more time for most of the activations.
-        shard_base: each process keeps its share of the frozen base and gathers a block
-            when it comes to it (``parallel.shard_base``).
+        max_steps: stop after this many steps; None means all of ``epochs``.
+        accumulate: parts in which a process takes its share of a batch, one after another:
+            the same step in less memory.
+        gradient_checkpointing: keep only each block's input and compute the rest again in
+            the backward pass, which takes about a third more time and saves most activations.
+        shard_base: each process keeps a share of the frozen base and gathers a block
+            when it gets to it (``parallel.shard_base``).
     """
 
     lr: float = 5e-4
@@ -70,15 +70,15 @@ class TrainConfig:
                 raise LoraError(f"{name} must be a positive int, got {value!r}")
         for name in ("warmup", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise LoraError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
+                raise LoraError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise LoraError(f"precision is {self.precision!r}, expected auto, fp32, bf16 or fp16")
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """The optimiser's groups: adapters (or all, without them), every B if it has a rate of its own, and the head."""
+    """The optimiser's groups: adapters (everything, if there are none), every B if it has its own learning rate, and the head."""
     if is_merged(model):
-        raise LoraError("the adapters are merged, and would not learn: call unmerge(model) first")
+        raise LoraError("the adapters are merged and would not learn: call unmerge(model) first")
     heads = tuple(f"{name}." for name in head_modules(model))
     if not any(p.requires_grad for p in model.parameters()):
         raise LoraError("nothing in the model trains: call add_lora(model, config) first")
@@ -104,6 +104,6 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def rate_share(step: int, total: int, warmup: float) -> float:
-    """The share of the peak rate at a step: a line up, then a line down to 0."""
+    """The share of the peak learning rate at a step: a line up, then a line down to 0."""
     rising = max(1, round(warmup * total))
     return (step + 1) / rising if step < rising else (total - step) / (total - rising)

@@ -43,7 +43,7 @@ def environment() -> dict:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package is run from, "+" added if it was changed."""
+    """The commit of the checkout that this package runs from, with "+" if files have changed."""
     here = Path(__file__).parents[1]
 
     def git(*words: str) -> str:
@@ -68,7 +68,7 @@ def run_record(
     test: Metrics | None,
     failure: str | None = None,
 ) -> dict:
-    """Everything about one fine-tune, as plain data. Shares lie in [0, 1], times are in seconds."""
+    """Everything about one fine-tune, as plain data. Shares are in [0, 1], times in seconds."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     if words[0] == "__main__.py":
         words[:1] = ["python", "-m", "lora_from_scratch"]
@@ -108,7 +108,7 @@ def _version(name: str) -> str | None:
 
 
 def _instructions() -> str:
-    """What PyTorch uses of the CPU: processors of one name differ in it, and then in how fast and how exactly they add."""
+    """The CPU instructions that PyTorch uses: processors of one name differ in them, and so in speed and in rounding."""
     return torch.backends.cpu.get_cpu_capability() + (" with bf16" if cpu_is_fast_in_bf16() else "")
 
 

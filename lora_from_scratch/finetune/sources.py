@@ -36,14 +36,14 @@ def load_data(source: str | os.PathLike | None = None, text: str = "text", label
         label: the column of the labels. Any number of them, words or numbers; they are
             numbered in sorted order. (A folder of JSONL with numbers is emotion's.)
 
-    What has no validation or test rows gets them from train: a tenth of each label's
-    texts, chosen by a fixed seed, and never a text that train keeps. Where a split that you
-    bring has texts of train, a warning counts them.
+    If there are no validation or test rows, they are taken from train: a tenth of each label's
+    texts, chosen by a fixed seed, and never a text that train keeps. If a split that you
+    bring contains texts of train, a warning counts them.
 
     Raises:
-        LoraError: the source or a column is missing, or a column is there twice; a text or a label is empty; labels
-            differ in upper and lower case alone; validation or test has a label that
-            train has not; a label has too few texts to share out; or see ``load_emotion``.
+        LoraError: the source or a column is missing, or a column occurs twice; a text or a label is empty; labels
+            differ only in upper and lower case; validation or test has a label that
+            train does not have; a label has too few texts to share out; or see ``load_emotion``.
     """
     path = Path(source or "")
     if source in (None, "built-in", "hub", HUB_NAME):
@@ -58,7 +58,7 @@ def load_data(source: str | os.PathLike | None = None, text: str = "text", label
         raise LoraError(f"{source} is not there: expected a .csv or .jsonl file, a folder, owner/name on the hub, or built-in")
     if found is None:  # emotion
         if (text, label) != ("text", "label"):
-            raise LoraError(f"columns {text!r} and {label!r}: only for data of your own; emotion has text and label")
+            raise LoraError(f"columns {text!r} and {label!r} are for data of your own; emotion's are 'text' and 'label'")
         return load_emotion("hub" if source == HUB_NAME else source)
     return _make(str(source), found)
 
@@ -68,7 +68,7 @@ def _from_folder(folder: Path, text: str, label: str) -> dict[str, list] | None:
     files = {s: [p for p in (folder / f"{s}.csv", folder / f"{s}.jsonl") if p.is_file()] for s in SPLITS}
     for split, paths in files.items():
         if len(paths) > 1:
-            raise LoraError(f"{folder} has {split}.csv and {split}.jsonl: which is it to be?")
+            raise LoraError(f"{folder} has {split}.csv and {split}.jsonl: expected only one of them")
     if not files["train"]:
         raise LoraError(f"{folder} lacks train.csv or train.jsonl")
     if (text, label) == ("text", "label") and all(p and p[0].suffix == ".jsonl" for p in files.values()):
@@ -79,7 +79,7 @@ def _from_folder(folder: Path, text: str, label: str) -> dict[str, list] | None:
 
 
 def _read(path: Path, text: str, label: str) -> list[tuple[str, str]]:
-    """(text, label) of each row of a file, as words."""
+    """(text, label) of each row of a file, as strings."""
     if path.suffix == ".jsonl":
         rows = read_jsonl(path, (text, label))
     elif path.suffix == ".csv":
@@ -124,7 +124,7 @@ def _from_hub(name: str, text: str, label: str) -> dict[str, list]:
         labels = list(rows[label])
         if names:
             hidden = next((i for i, k in enumerate(labels) if k not in range(len(names))), None)
-            if hidden is not None:  # names[-1] is a name, too
+            if hidden is not None:  # names[-1] is a name as well
                 why = f"expected 0 to {len(names) - 1} (-1 means: published without labels)"
                 raise LoraError(f"{name}, {split}, row {hidden + 1}: the label is {labels[hidden]!r}, {why}")
             labels = [names[k] for k in labels]
@@ -141,17 +141,17 @@ def _make(source: str, found: dict[str, list[tuple[str, str]]]) -> TextData:
     alike = [n for n, count in Counter(name.casefold() for name in names).items() if count > 1]
     if alike:
         same = ", ".join(repr(name) for name in names if name.casefold() in alike)
-        raise LoraError(f"{source}: labels differ in upper and lower case alone: {same}")
+        raise LoraError(f"{source}: labels differ only in upper and lower case: {same}")
     for split, rows in found.items():
         unknown = sorted({label for _, label in rows} - set(names))
         if unknown:
-            raise LoraError(f"{source}: {split} has labels that train has not: {', '.join(unknown)}")
+            raise LoraError(f"{source}: {split} has labels that train does not have: {', '.join(unknown)}")
     found |= _hold_out(source, found["train"], [split for split in SPLITS[1:] if split not in found])
     seen = {text for text, _ in found["train"]}
     for split in SPLITS[1:]:
         shared = sum(text in seen for text, _ in found[split])
         if shared:
-            warnings.warn(f"{source}: {shared} of {len(found[split])} texts of {split} stand in train, too", stacklevel=3)
+            warnings.warn(f"{source}: {shared} of {len(found[split])} texts of {split} are also in train", stacklevel=3)
     number = {name: i for i, name in enumerate(names)}
     numbered = {s: ([text for text, _ in found[s]], [number[label] for _, label in found[s]]) for s in SPLITS}
     return make_data(source, numbered, tuple(names))
@@ -167,7 +167,7 @@ def _hold_out(source: str, rows: list[tuple[str, str]], splits: list[str]) -> di
         each = max(1, len(own) // HELD_OUT)
         if len(own) <= each * len(splits):
             raise LoraError(
-                f"{source}: label {label!r} has {len(own)} texts, too few to take {' and '.join(splits)} rows from"
+                f"{source}: label {label!r} has {len(own)} texts, too few to take {' and '.join(splits)} rows from them"
             )
         random.Random(label).shuffle(own := sorted(own))
         for i, split in enumerate(splits):

@@ -1,4 +1,4 @@
-"""How low-rank an update is that was trained in full."""
+"""How low-rank the update of a full fine-tune is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ DROPPED = (1, 8)
 
 
 def linears(encoder: nn.Module) -> dict[str, Tensor]:
-    """The weight of every linear, by the linear's name."""
+    """The weight of every linear layer, by the layer's name."""
     return {name: m.weight for name, m in encoder.named_modules() if isinstance(m, nn.Linear)}
 
 
 def updates(classifier: TextClassifier) -> dict[str, Tensor]:
-    """By linear of the encoder ``ΔW = W - W0`` in float64, W0 being the pre-trained weight."""
+    """By linear layer of the encoder ``ΔW = W - W0`` in float64, W0 being the pre-trained weight."""
     start = linears(load_encoder(classifier.backbone)[0])
     trained = linears(classifier.model.backbone)
     return {name: W.detach().double() - start[name].to(W.device).double() for name, W in trained.items()}
@@ -29,7 +29,7 @@ def updates(classifier: TextClassifier) -> dict[str, Tensor]:
 
 @contextmanager
 def replaced(classifier: TextClassifier, old: dict[str, Tensor], new: dict[str, Tensor]) -> Iterator[TextClassifier]:
-    """Within it, every linear of the encoder holds ``W - old + new``; afterwards W again, to the bit."""
+    """Within it, every linear layer of the encoder holds ``W - old + new``; afterwards W again, to the bit."""
     weights = linears(classifier.model.backbone)
     trained = {name: W.detach().clone() for name, W in weights.items()}
     try:
@@ -53,13 +53,13 @@ def gaussian_like(D: Tensor, generator: torch.Generator) -> Tensor:
 def update_spectra(
     classifier: TextClassifier, split: Split, kept: tuple[int, ...] = KEPT, dropped: tuple[int, ...] = DROPPED
 ) -> dict:
-    """Cut the update of every linear in the encoder to rank k, and look what it is worth.
+    """Cut the update of every linear layer in the encoder to rank k, and measure what is left.
 
-    Returns, as plain data, ``singular_values`` by linear, and accuracies on ``split``:
+    Returns, as plain data, ``singular_values`` by layer, and accuracies on ``split``:
     ``kept`` with only the k largest singular values of each ΔW, ``dropped`` without the
-    k largest, and ``noise`` with Gaussian matrices as long as ΔW. All that is no linear's
-    weight (embeddings, norms, biases, head) stays as trained, at k = 0, too. The model
-    is as it was, afterwards.
+    k largest, and ``noise`` with Gaussian matrices of ΔW's norm. Whatever is not the weight of a
+    linear layer (embeddings, norms, biases, head) stays as trained, at k = 0 too. Afterwards the model
+    is as it was.
     """
     change = updates(classifier)
     parts = {name: torch.linalg.svd(D, full_matrices=False) for name, D in change.items()}

@@ -142,7 +142,7 @@ def test_the_tensors_of_a_merged_model_fit_no_other():
 
 def test_a_merged_model_does_not_train(classifier, data):
     merge(classifier.model)
-    with pytest.raises(LoraError, match=r"the adapters are merged, and would not learn: call unmerge\(model\)"):
+    with pytest.raises(LoraError, match=r"the adapters are merged and would not learn: call unmerge\(model\)"):
         finetune(classifier, data, TrainConfig(**SHORT))
 
 
@@ -203,7 +203,7 @@ def test_a_column_that_stands_twice(tmp_path):
 def test_a_test_split_of_ones_own_with_texts_of_train(tmp_path):
     (tmp_path / "train.csv").write_text(csv_text(ROWS))
     (tmp_path / "test.csv").write_text(csv_text([*ROWS[:3], ("new", "app")]))
-    with pytest.warns(UserWarning, match=r"[123] of 4 texts of test stand in train, too"):
+    with pytest.warns(UserWarning, match=r"[123] of 4 texts of test are also in train"):
         load_data(tmp_path)
 
 

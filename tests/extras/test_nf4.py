@@ -365,6 +365,6 @@ def test_the_command_line_quantises_and_remembers(tiny_backbone, data_folder, tm
     assert "quantize is None, there 'nf4'" in capsys.readouterr().err
     for more in (["--method", "lora-unfrozen"], ["--shard-base"]):
         assert main([*words, "--overwrite", "--quantize", "nf4", *more]) != 0
-        assert "--quantize is of a frozen base" in capsys.readouterr().err
+        assert "--quantize needs a frozen base" in capsys.readouterr().err
     with pytest.raises(LoraError, match="expected 'nf4'"):
         quantize_encoder(plain, "int4")

@@ -73,7 +73,7 @@ def test_faulty_data_is_refused(fault, folder):
 def test_a_named_source_never_gives_way(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", "/nowhere")
-    with pytest.raises(LoraError, match="dair-ai/emotion cannot be had from the hub"):
+    with pytest.raises(LoraError, match="dair-ai/emotion cannot be loaded from the hub"):
         load_emotion("hub")
     monkeypatch.setenv("EMOTION_DATA_DIR", "/nowhere")
     with pytest.raises(LoraError, match="/nowhere is not a folder"):

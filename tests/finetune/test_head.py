@@ -60,8 +60,8 @@ def test_what_cannot_be_fitted_is_refused(classifier, data):
     with pytest.raises(LoraError, match=f"needs a training row of every label; none has {data.label_names[2]}"):
         finetune(classifier, few, TrainConfig(head_first=True, precision="fp32"))
     classifier.model.classifier.requires_grad_(False)
-    with pytest.raises(LoraError, match="would change a head that does not train, and no file would hold it"):
+    with pytest.raises(LoraError, match="would change a head that does not train, and so is not saved"):
         finetune(classifier, data, TrainConfig(head_first=True, precision="fp32"))
     classifier.model.classifier = torch.nn.Sequential(classifier.model.classifier)
-    with pytest.raises(LoraError, match="for a linear head on the features, and this one is a Sequential"):
+    with pytest.raises(LoraError, match="head_first needs a linear layer on the features as the head, and this head is a Sequential"):
         fit_head(classifier, data.train)

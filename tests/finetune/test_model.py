@@ -27,7 +27,7 @@ def test_save_and_load_give_the_same_bits(classifier, data, tmp_path):
         ({"pooling": "cls"}, "pooling is 'cls', expected 'mean'"),
         ({"max_length": 0}, "max_length must be an int from 3 to 64, got 0"),
         ({"label_names": ["a", "b"]}, r"classifier.weight is \[6, 32\], expected \[2, 32\]"),
-        ({"backbone": "minlm"}, "'minlm' is no backbone: .*did you mean 'minilm'"),
+        ({"backbone": "minlm"}, "'minlm' is not a backbone: .*did you mean 'minilm'"),
         ({"backbone": ...}, "lacks backbone"),
     ],
 )

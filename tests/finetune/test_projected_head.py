@@ -26,7 +26,7 @@ def test_directions_are_principal_and_scaled_to_variance_one():
     assert torch.allclose(seen.mean(0), torch.zeros(3), atol=1e-5)
     assert torch.allclose(seen.T @ seen / 500, torch.eye(3), atol=1e-5)
     assert P.abs().argmax(1).tolist() == [0, 1, 2]
-    with pytest.raises(LoraError, match="5 directions asked for, but the features differ in 3"):
+    with pytest.raises(LoraError, match="expected at most 3 directions, in which the features differ, got 5"):
         principal_directions(features[:4], 5)
 
 

@@ -111,7 +111,7 @@ TABLES = {
     "text empty": ("text,label\n  ,app\n", r"line 2: the text is '  ', expected words"),
     "quote left open": ('text,label\n"words,app\n', r"after line 1: not CSV \(unexpected end of data\)"),
     "one label": ("text,label\na,app\nb,app\nc,app\n", r"train has 1 labels \(app\), expected at least two"),
-    "case": (csv_text([*ROWS, ("more", "App")]), r"labels differ in upper and lower case alone: 'App', 'app'"),
+    "case": (csv_text([*ROWS, ("more", "App")]), r"labels differ only in upper and lower case: 'App', 'app'"),
     "too few": (csv_text([*ROWS, ("a", "rare"), ("b", "rare")]), r"label 'rare' has 2 texts, too few to take validation and test"),
 }
 
@@ -132,14 +132,14 @@ def test_faulty_sources_are_named(tmp_path, table):
         load_data(tmp_path / "a.xlsx")
     with pytest.raises(LoraError, match=r"lacks train.csv or train.jsonl"):
         load_data(tmp_path)
-    with pytest.raises(LoraError, match=r"columns 'review' and 'label': only for data of your own"):
+    with pytest.raises(LoraError, match=r"columns 'review' and 'label' are for data of your own"):
         load_data("built-in", "review")
     (tmp_path / "train.csv").write_text(csv_text(ROWS))
     (tmp_path / "validation.csv").write_text(csv_text([("x", "unheard of")]))
-    with pytest.raises(LoraError, match=r"validation has labels that train has not: unheard of"):
+    with pytest.raises(LoraError, match=r"validation has labels that train does not have: unheard of"):
         load_data(tmp_path)
     (tmp_path / "train.jsonl").write_text("")
-    with pytest.raises(LoraError, match=r"has train.csv and train.jsonl: which is it to be\?"):
+    with pytest.raises(LoraError, match=r"has train.csv and train.jsonl: expected only one of them"):
         load_data(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"text": "words", "label": 1.5}\n')
     with pytest.raises(LoraError, match=r"bad.jsonl, line 1: the label is 1.5, expected a word or a whole number"):
@@ -157,4 +157,4 @@ def test_from_a_csv_to_a_prediction(tiny_backbone, tmp_path, capsys, data_folder
     assert main(["predict", "--json", str(out), "scared scared so"]) == 0
     assert json.loads(capsys.readouterr().out)["answers"][0]["label"] == "delivery"
     assert main(["evaluate", str(out), "--data", str(data_folder)]) == 1
-    assert "the classifier tells apart app, billing, delivery; the data has the labels sadness" in capsys.readouterr().err
+    assert "the classifier has the labels app, billing, delivery; the data has sadness" in capsys.readouterr().err

@@ -53,8 +53,8 @@ def train(data: TextData, optimiser: str, config: TrainConfig) -> tuple[TextClas
     model = choose_trained(classifier.model, "full")
     sgd = torch.optim.SGD(parameter_groups(model, config), momentum=MOMENTUM) if optimiser == "sgd" else None
     batches, on_cpu = train_batches(classifier, data.train, config), accelerator_for(config.precision, cpu=True)
-    updates = steps(model, batches, class_scores, config, config.max_steps, optimizer=sgd, accelerator=on_cpu)
-    last = [measured[0].item() for _, measured in updates][-50:]
+    taken = steps(model, batches, class_scores, config, config.max_steps, optimizer=sgd, accelerator=on_cpu)
+    last = [measured[0].item() for _, measured in taken][-50:]
     return classifier, sum(last) / len(last)
 
 
