@@ -1,9 +1,9 @@
-"""Bases for LoRA-XS from what flows through the layers, in place of the weights' singular vectors.
+"""Bases for LoRA-XS from the activations and gradients of the layers, in place of the weights' singular vectors.
 
-A LoRA-XS layer changes the loss by ``R`` between ``A x`` and ``B^T g``, where x is what goes
-into the layer and g what the features' change asks of its output. So A should read off x
-what varies, B write what is listened to, and one step of R should mean about the same in
-every entry. No label is needed for either.
+A LoRA-XS layer changes the loss through ``R``, which stands between ``A x`` and ``B^T g``: x is the
+layer's input and g the gradient of the features with respect to its output. So A should read the
+directions in which x varies, B should write those that the features depend on, and a step of R
+should have about the same effect in every entry. Neither needs a label.
 """
 
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ ROWS = 32  # a batch
 
 
 def second_moments(classifier: TextClassifier, texts: list[str], directions: Tensor, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """For every linear of the encoder: ``E[x x^T]`` [in, in] and ``E[g g^T]`` [out, out] over tokens.
+    """For every linear layer of the encoder: ``E[x x^T]`` [in, in] and ``E[g g^T]`` [out, out] over tokens.
 
-    g is the gradient at the linear's output of ``z . P f`` with the features f, ``P`` =
-    ``directions`` [k, width] and a new z of normal noise for each text: over the z, its second
-    moment is ``J^T J`` of the Jacobian J of ``P f``. Labels are not looked at.
+    g is the gradient of ``z . P f`` with respect to the layer's output, with the features f, ``P`` =
+    ``directions`` [k, width] and fresh normal noise z for each text: averaged over z, its second
+    moment is ``J^T J`` of the Jacobian J of ``P f``. Labels are not used.
 
     Raises:
         LoraError: the model has adapters already.
@@ -55,7 +55,7 @@ def second_moments(classifier: TextClassifier, texts: list[str], directions: Ten
 
 @contextmanager
 def _watched(linears: dict[str, nn.Linear], sums: dict) -> Iterator[dict]:
-    """Within the block, what passes the linears forward and backward is added up, under ``seen["mask"]``."""
+    """Within the block, add up the moments of what passes the layers in both directions, where ``seen["mask"]`` holds."""
     seen: dict[str, Tensor] = {}
 
     def watch(name: str):
@@ -79,7 +79,7 @@ def _watched(linears: dict[str, nn.Linear], sums: dict) -> Iterator[dict]:
 
 
 def use_bases(model: nn.Module, moments: dict[str, tuple[Tensor, Tensor]]) -> nn.Module:
-    """Give every LoRA-XS layer bases from its moments: A whitened, B orthonormal; R starts anew at zero.
+    """Give every LoRA-XS layer bases from its moments: A whitened, B orthonormal; R starts again at zero.
 
     Row i of A is the i-th principal direction of x (about zero, not about the mean) divided
     by the root of its moment, so that ``A x`` has entries of mean square 1; column i of B is

@@ -2,7 +2,7 @@
 
 Written for this package. Eight themes with eight scenes each. A scene is three sentences: the
 second says what the first says, in other words; the third is *near*: it mostly shares more words with the
-first, and says something else. So who counts words finds the third, who reads finds the second.
+first, and says something else. So counting words leads to the third, and reading to the second.
 """
 
 from itertools import chain

@@ -1,4 +1,4 @@
-"""What fine-tuning has cost the base: does the encoder still read neutral sentences as it did?
+"""What fine-tuning has cost the base model: does the encoder still read neutral sentences as it did?
 
 Everything here takes features [sentences, width] of ``neutral.SENTENCES`` (see
 ``evaluate.predict_features``) or weight matrices, and trains nothing.

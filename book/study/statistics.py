@@ -23,7 +23,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What comparing needs of one split's rows: their labels, and which rows' texts are in train, too."""
+    """What a comparison needs to know of one split's rows: their labels, and which of their texts are also in train."""
 
     labels: np.ndarray  # [rows]
     in_train: np.ndarray  # row numbers, from 0
@@ -169,7 +169,7 @@ def _counts(run: dict, rows: RowFacts, split: str, kept: np.ndarray, draws: int)
 
 @lru_cache(maxsize=64)
 def _tally(cell: bytes, k: int, draws: int) -> np.ndarray:
-    """``_counts`` of rows in these cells, numbered row by row; kept, for one run is counted for many scores."""
+    """``_counts`` of rows in these cells, numbered row by row; kept, because one run is counted for many scores."""
     cells = np.frombuffer(cell, dtype=np.int64)
     counts = (_draw_rows(len(cells), draws) @ np.eye(k * k, dtype=np.float32)[cells]).reshape(-1, k, k).astype(float)
     counts.setflags(write=False)  # it is handed out again

@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from lora_from_scratch import LoraError
 from lora_from_scratch.finetune import LABEL_NAMES, load_classifier
 from lora_from_scratch.finetune.evaluate import predict_features
+from study.controls import noise_like
 from study.neutral import SCENES, SENTENCES, THEMES
 from study.retention import (
     cosines,
@@ -19,7 +20,6 @@ from study.retention import (
     paraphrases_found,
     rank_agreement,
 )
-from study.runs.forgetting import noise_like
 
 FELT = {"feel", "feeling", "felt", "happy", "sad", "angry", "afraid", "glad", "hate", "cry", "laugh", *LABEL_NAMES}
 

@@ -5,22 +5,20 @@ python -m book.study.runs.short_updates      about ten minutes on one CPU thread
 Trains MiniLM in full three times, equally long, from the same start and on the same rows in the same
 order: with AdamW at the rates of the whole runs (full-seed0), with SGD at the rate that validation
 prefers, and with AdamW on labels that were shuffled among the training rows. Writes
-results/sweep/minilm/short-updates.json: by linear the singular values of each update, how many
-nulls of AdamW's update need for nine tenths of their energy, how far the updates point the same
+results/sweep/minilm/short-updates.json: by linear layer the singular values of each update, how many
+controls of AdamW's update need for nine tenths of their energy, how far the updates point the same
 way; and what accuracy is left when they are cut to rank k.
 """
 
-import argparse
-import shlex
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lora_from_scratch import LoraError, rank_for_energy
-from lora_from_scratch.adapter_files import write_json
+from lora_from_scratch import rank_for_energy
 from lora_from_scratch.finetune import (
     Split,
     TextClassifier,
@@ -35,12 +33,13 @@ from lora_from_scratch.finetune.loop import class_scores, steps
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.parallel import accelerator_for
 from lora_from_scratch.finetune.recipe import parameter_groups
-from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.spectra import update_spectra, updates
-from .updates import alike, noises
 
-ROOT = Path(__file__).resolve().parents[3]
-OUT = ROOT / "results" / "sweep" / "minilm" / "short-updates.json"
+from .. import records
+from ..controls import noises
+from . import one
+from .updates import alike
+
 CONFIG = TrainConfig(lr=1e-4, head_lr=2e-3, batch_size=16, max_steps=300, precision="bf16")
 MOMENTUM = 0.9
 SGD_RATES = (1e-2, 3e-2, 1e-1)  # for everything, the head too
@@ -59,13 +58,13 @@ def train(data: TextData, optimiser: str, config: TrainConfig) -> tuple[TextClas
 
 
 def with_shuffled_labels(data: TextData, seed: int) -> TextData:
-    """The same rows and as many of each label, but which row has which is chance."""
+    """The same rows and as many of each label, but which row has which is random."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed)).tolist()
     return replace(data, train=Split(data.train.texts, [data.train.labels[i] for i in order]))
 
 
 def beside(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, dict]:
-    """By linear, how far two runs' updates agree (``alike``), rounded."""
+    """By linear layer, how far two runs' updates agree (``alike``), rounded."""
     return {name: _rounded(alike(D, other[name])) for name, D in one.items()}
 
 
@@ -74,65 +73,55 @@ def _rounded(agreement: dict) -> dict:
     return {"cosine": round(agreement["cosine"], 4), "common": common}
 
 
-def null_ranks(change: dict[str, Tensor]) -> dict[str, dict[str, int]]:
-    """By linear, how many singular values hold nine tenths of the energy of its nulls."""
-    nulls = noises(torch.Generator().manual_seed(0))
-    return {name: {what: rank_for_energy(null(D)) for what, null in nulls.items()} for name, D in change.items()}
+def control_ranks(change: dict[str, Tensor]) -> dict[str, dict[str, int]]:
+    """By linear layer, how many singular values hold nine tenths of the energy of its update's controls."""
+    controls = noises(torch.Generator().manual_seed(0))
+    return {name: {what: rank_for_energy(control(D)) for what, control in controls.items()} for name, D in change.items()}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=CONFIG.max_steps, help="steps of each run")
-    parser.add_argument("--precision", default=CONFIG.precision, help="bf16 or fp32")
-    parser.add_argument("--out", type=Path, default=OUT, help="the record's file")
-    args = parser.parse_args()
-    config = replace(CONFIG, max_steps=args.steps, precision=args.precision)
-    try:
-        data = load_emotion()
-    except LoraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def trained(rows: TextData, optimiser: str, config: TrainConfig, validation: Split) -> tuple[TextClassifier, dict]:
+    """A classifier that was trained so, and what its part of the record says of that."""
+    classifier, loss = train(rows, optimiser, config)
+    accuracy = evaluate(classifier, validation).accuracy
+    print(f"{optimiser} at {config.lr:g}: loss {loss:.3f}, validation {accuracy:.4f}", flush=True)
+    how = {"train": asdict(config)} | ({"momentum": MOMENTUM} if optimiser == "sgd" else {})
+    return classifier, how | {"last_losses": loss, "validation_accuracy": accuracy}
 
-    runs, changes, tried = {}, {}, {}
 
-    def keep(name: str, run: tuple[TextClassifier, float], accuracy: float, kept: tuple[int, ...], **how) -> None:
-        classifier, loss = run
-        found = update_spectra(classifier, data.validation, kept, dropped=())
-        runs[name] = {**how, "last_losses": loss, "validation_accuracy": accuracy, **found}
+def measure(config: TrainConfig) -> dict:
+    """Three updates: with AdamW, with SGD at the best of its rates, and on shuffled labels."""
+    data = load_emotion()
+    plain = trained(data, "adamw", config, data.validation)
+    by_rate = {f"{r:g}": trained(data, "sgd", replace(config, lr=r, head_lr=r), data.validation) for r in SGD_RATES}
+    tried = {rate: about["validation_accuracy"] for rate, (_, about) in by_rate.items()}
+    shuffled = trained(with_shuffled_labels(data, config.seed), "adamw", config, data.validation)
+    runs, changes = {}, {}
+    for name, (classifier, about), kept in (
+        ("adamw", plain, KEPT),
+        ("sgd", by_rate[max(tried, key=tried.__getitem__)], KEPT),
+        ("adamw, shuffled labels", shuffled, ()),
+    ):
+        runs[name] = about | update_spectra(classifier, data.validation, kept, dropped=())
         changes[name] = updates(classifier)
-
-    def trained(rows: TextData, optimiser: str, config: TrainConfig) -> tuple[tuple[TextClassifier, float], float]:
-        run = train(rows, optimiser, config)
-        accuracy = evaluate(run[0], data.validation).accuracy
-        print(f"{optimiser} at {config.lr:g}: loss {run[1]:.3f}, validation {accuracy:.4f}", flush=True)
-        return run, accuracy
-
-    keep("adamw", *trained(data, "adamw", config), KEPT, train=asdict(config))
-    best = None
-    for rate in SGD_RATES:
-        settings = replace(config, lr=rate, head_lr=rate)
-        run, tried[f"{rate:g}"] = trained(data, "sgd", settings)
-        if best is None or tried[f"{rate:g}"] > best[1]:
-            best = run, tried[f"{rate:g}"], settings
-    keep("sgd", *best[:2], KEPT, train=asdict(best[2]), momentum=MOMENTUM)
-    keep(
-        "adamw, shuffled labels",
-        *trained(with_shuffled_labels(data, config.seed), "adamw", config),
-        (),
-        train=asdict(config),
-    )
-    record = {
-        "command": shlex.join(["python", "-m", "book.study.runs.short_updates", *sys.argv[1:]]),
-        "environment": environment(),
+    return {
         "backbone": "minilm",
         "data": {"is_real": data.is_real, "fingerprint": data.fingerprint},
         "sgd_rates_tried": tried,
         "runs": runs,
         "beside_adamw": {name: beside(change, changes["adamw"]) for name, change in changes.items() if name != "adamw"},
-        "ranks_of_nulls": null_ranks(changes["adamw"]),
+        "ranks_of_nulls": control_ranks(changes["adamw"]),
     }
-    write_json(args.out, record)
-    return 0
+
+
+def main() -> int:
+    parser = one.parser("short_updates", __doc__)
+    parser.add_argument("--steps", type=int, default=CONFIG.max_steps, help="steps of each run")
+    parser.add_argument("--precision", default=CONFIG.precision, help="bf16 or fp32")
+    parser.add_argument("--out", type=Path, default=records.RESULTS / records.SWEEP / "short-updates.json", help="the record's file")
+    args = parser.parse_args()
+    config = replace(CONFIG, max_steps=args.steps, precision=args.precision)
+    run = one.Run(args.out, partial(measure, config))
+    return one.run_missing(parser, args, lambda: {"short-updates": run})
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from lora_from_scratch.finetune import evaluate, load_emotion, load_finetuned
 from lora_from_scratch.finetune.encoders import load_encoder
-from lora_from_scratch.finetune.spectra import gaussian_like, linears, replaced, updates
+from lora_from_scratch.finetune.spectra import linears, replaced, updates
 
 from .. import records
+from ..controls import directions_at_random, noises
 from . import one
 
 LEADING = (1, 4, 8, 32)
@@ -46,30 +47,13 @@ def alike(one: Tensor, other: Tensor) -> dict:
 def accuracies(classifier, split, change: dict[str, Tensor]) -> dict:
     """Accuracy on ``split`` with each update replaced by a control of it."""
     generator = torch.Generator().manual_seed(0)
-
-    def drawn(k: int):
-        def some(D: Tensor) -> Tensor:
-            U, S, V = torch.linalg.svd(D, full_matrices=False)
-            which = torch.randperm(len(S), generator=generator)[:k]
-            return (U[:, which] * S[which]) @ V[which]
-
-        return some
-
-    controls = {"as trained": lambda D: D} | noises(generator) | {f"{k} directions at random": drawn(k) for k in DRAWN}
+    controls = {"as trained": lambda D: D} | noises(generator) | {f"{k} directions at random": directions_at_random(k, generator) for k in DRAWN}
     found = {}
     for what, control in controls.items():
         with replaced(classifier, change, {name: control(D) for name, D in change.items()}):
             found[what] = evaluate(classifier, split).accuracy
         print(f"{what}: {found[what]:.4f}", flush=True)
     return found
-
-
-def noises(generator: torch.Generator) -> dict:
-    """Controls of an update that keep only its size, or only its entries: by name, functions of it."""
-    return {
-        "gaussian": lambda D: gaussian_like(D, generator),
-        "shuffled": lambda D: D.flatten()[torch.randperm(D.numel(), generator=generator)].view_as(D),
-    }
 
 
 def measure(folders: list[Path]) -> dict:

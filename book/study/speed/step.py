@@ -5,8 +5,8 @@ python -m book.study.speed.step --batches 20 --out x.json
 
 Every contender takes the same batches of training rows, in turn within each batch, so that whatever slows
 the machine down slows all of them. The figure is the median over batches of the ratio to the
-floor's time on the same batch, in float32; bf16 stands beside it as further contenders. What torch.compile
-made of a block is timed without its making, whose seconds stand beside: they come once a process.
+floor's time on the same batch, in float32; the bf16 versions are further contenders. A compiled block is
+timed without its compilation, whose seconds are given separately: they are spent once a process.
 """
 
 import itertools
