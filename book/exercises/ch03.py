@@ -1,10 +1,12 @@
 """Chapter 3, LoRA in a transformer: what its exercises are held against."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModel
 
-from exercises.judge import NotYet, expect, given, judged, run, whole
+from exercises.judge import NotYet, expect, given, judged, run, run_or_none, whole
 from lora_from_scratch import LoraConfig, LoraError, LoRALinear, add_lora, parameter_report
 from lora_from_scratch.finetune import EncoderClassifier, build_classifier, encoder_targets
 from lora_from_scratch.finetune.methods import choose_trained
@@ -86,17 +88,21 @@ COUNT_SLIPS = {
 }  # fmt: skip
 
 
+@cache
+def audited() -> list[int]:
+    attention = LoraConfig(1, 2, encoder_targets(build_classifier("distilbert").backbone, "attention"))
+    ffn = LoraConfig(8, 16, r".*(intermediate|\d\.output)\.dense", layers=(3, 4, 5))
+    audits = [parameter_report(choose_trained(build_classifier(name), method, config)) for name, method, config in (
+        ("distilbert", "lora", attention), ("minilm", "lora", LoraConfig(4, 8, ("query", "value"))),
+        ("minilm", "bias", None), ("minilm", "lora", ffn),
+    )]  # fmt: skip
+    return [audit.trainable_without_head for audit in audits[:3]] + [audits[3].trainable]
+
+
 @judged
 def counts(first, second, third, fourth):
-    distilbert, minilm = (lambda: build_classifier("distilbert")), (lambda: build_classifier("minilm"))
-    attention = LoraConfig(1, 2, encoder_targets(distilbert().backbone, "attention"))
-    ffn = LoraConfig(8, 16, r".*(intermediate|\d\.output)\.dense", layers=(3, 4, 5))
-    audits = [parameter_report(choose_trained(model(), method, config)) for model, method, config in (
-        (distilbert, "lora", attention), (minilm, "lora", LoraConfig(4, 8, ("query", "value"))),
-        (minilm, "bias", None), (minilm, "lora", ffn),
-    )]  # fmt: skip
-    right = [audit.trainable_without_head for audit in audits[:3]] + [audits[3].trainable]
-    for (name, slips), wanted, answer in zip(COUNT_SLIPS.items(), right, (first, second, third, fourth), strict=True):
+    right, answers = audited(), (first, second, third, fourth)
+    for (name, slips), wanted, answer in zip(COUNT_SLIPS.items(), right, answers, strict=True):
         given(**{name: answer})
         mine = whole(answer, name)
         hint = slips.get(mine, "too many" if mine > wanted else "too few")
@@ -148,10 +154,7 @@ def repairs(*functions):
 @judged
 def spend(function, trial, rival, facts, lr=5e-3, budget=43_782):
     model = build_classifier("minilm")
-    try:
-        function(model)
-    except Exception as error:
-        raise NotYet(f"{function.__name__} stops with {type(error).__name__}: {error}") from None
+    run_or_none(function, model)
     report = parameter_report(model)
     count, left = f"{report.trainable:,} parameters", budget - report.trainable
     expect(left >= 0, f"{count} train, but the budget is {budget:,}")
