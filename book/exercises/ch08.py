@@ -29,15 +29,16 @@ def concentration(function, most, least, weights):
         compare(mine, rank / noise, {
             "that is the rank alone; divide it by the rank that noise needs": rank,
             "it's upside down: the rank that noise needs belongs below the line": noise / rank,
-            "you divide by the number of singular values, but noise doesn't need all of them either": rank / min(W.shape),
-        }, f"for a {what} you return {mine:.3f}, expected about {rank / noise:.3f}; does your noise have the shape of W?",
+            "you divide by the number of singular values, but noise doesn't need them all either": rank / min(W.shape),
+        }, f"for a {what} you return {mine:.3f}, expected about {rank / noise:.3f}; has your noise W's shape?",
             rtol=0.04, atol=0)  # fmt: skip
     for name, mine in {"most": most, "least": least}.items():
-        one_of(mine, weights, f"concentration is right; {name}")
-    noise = {shape: rank_for_energy(torch.randn(shape, generator=generator)) for shape in {W.shape for W in weights.values()}}
+        one_of(mine, weights, f"the function is right; {name}")
+    shapes = {W.shape for W in weights.values()}
+    noise = {shape: rank_for_energy(torch.randn(shape, generator=generator)) for shape in shapes}
     ratios = {name: rank_for_energy(W) / noise[W.shape] for name, W in weights.items()}
     for name, mine, extreme in (("most", most, min(ratios.values())), ("least", least, max(ratios.values()))):
-        expect(abs(ratios[mine] - extreme) <= 0.004, f"concentration is right, but {mine} isn't the {name} concentrated")
+        expect(abs(ratios[mine] - extreme) <= 0.004, f"the function is right, but {mine} isn't the {name} concentrated")
     return f"{most} is the most concentrated of the {len(weights)}, {least} the least"
 
 
@@ -50,8 +51,10 @@ def rotated(function):
     expect(mine.isfinite().all(), "your matrix holds NaN or infinite values")
     expect(not close(mine, W), "that is W itself")
     old, new = torch.linalg.svdvals(W), torch.linalg.svdvals(mine)
-    expect(close(new, old), "the energy is kept, but the individual singular values aren't" if close(new.norm(), old.norm()) else
-           "the singular values have changed: a random matrix doesn't rotate, an orthogonal one does (torch.linalg.qr makes one)")  # fmt: skip
+    equal, same_energy = close(new, old), close(new.norm(), old.norm())
+    expect(equal or not same_energy, "the energy is kept, but the individual singular values aren't")
+    expect(equal, "the singular values have changed: a random matrix doesn't rotate, an orthogonal one does "
+                  "(torch.linalg.qr makes one)")  # fmt: skip
     for axis, what in ((1, "row"), (0, "column")):
         kept = close(mine.norm(dim=axis).sort().values, W.norm(dim=axis).sort().values)
         moved = close(mine.abs().flatten().sort().values, W.abs().flatten().sort().values)
@@ -78,13 +81,13 @@ def suspects(weights: dict[str, Tensor], pooler: Tensor) -> dict[str, Tensor]:
 @judged
 def untrained(name, gap):
     one_of(name, NAMES, "name")
-    near = {"Birch": "Birch comes close, but in the second half its curve leaves the Gaussian's by far more than two draws differ",
-            "Oak": "Oak is nearly flat enough, but its first half holds too much: it is a trained matrix with tossed signs"}  # fmt: skip
-    expect(name == "Elm", near.get(name, f"{name} keeps visibly more energy than a Gaussian at every k"))
+    expect(name != "Birch", "Birch comes close, but its second half is farther from the Gaussian than two draws are")
+    expect(name != "Oak", "Oak is nearly flat enough, but its first half holds too much: its signs were tossed")
+    expect(name == "Elm", f"{name} keeps visibly more energy than a Gaussian at every k")
     gap = number(gap, "the name is right; gap")
     expect(gap >= 0, "the name is right; take absolute differences for gap")
-    expect(gap < 0.01, f"the name is right; a gap of {gap:.3g} is too large: do you compare cumulative squares, as shares of the "
-                       "total, with one Gaussian of 384 × 384?")  # fmt: skip
+    expect(gap < 0.01, f"the name is right; a gap of {gap:.3g} is too large: do you compare cumulative squares, as "
+                       "shares of the total, with one Gaussian of 384 × 384?")  # fmt: skip
     expect(gap > 1e-4, "the name is right, but not even two Gaussians agree so well: don't compare a curve with itself")
     return "Elm is the pooler; its curve is within a hundredth of a Gaussian's everywhere"
 
@@ -103,13 +106,14 @@ def folded(stable_rank, fold, layer):
         "stable_rank: square the largest singular value, too": values.square().sum() / values[0],
     }, f"stable_rank of a feed-forward matrix is {mine:.1f}, expected {right:.1f}", rtol=1e-3, atol=0)  # fmt: skip
     answer = run(fold, norm, linear)
-    expect(isinstance(answer, (tuple, list)) and len(answer) == 2, "stable_rank is right; fold must return two tensors, weight and bias")
+    two = isinstance(answer, (tuple, list)) and len(answer) == 2
+    expect(two, "stable_rank is right; fold must return two tensors, weight and bias")
     weight, bias = tensor(answer[0], W.shape, "weight"), tensor(answer[1], linear.bias.shape, "bias")
     x = torch.randn(50, linear.in_features, generator=generator)
     wanted = linear(norm(x)).double()
     mine = F.linear(F.layer_norm(x, norm.normalized_shape, eps=norm.eps).double(), weight, bias)
     equal, constant = close(mine, wanted, atol=1e-3), close(mine - mine.mean(0), wanted - wanted.mean(0), atol=1e-3)
-    expect(equal or not constant, "fold: the weight is right, but the norm's bias goes through the linear layer, too: b + W beta")
+    expect(equal or not constant, "fold: the weight is right, but the norm's bias goes through W, too: b + W beta")
     expect(equal or not close(weight * norm.weight, linear.weight), "fold: multiply by the gain, don't divide by it")
     expect(equal, "fold: the outputs differ; which axis of W meets the gain?")
     Q = torch.linalg.qr(torch.randn(len(W.T), len(W.T), generator=generator, dtype=torch.float64)).Q
@@ -145,8 +149,9 @@ def truncate_for(function, W, x):
         plain = (U * S) @ V
         error, usual, least = (x @ (W - mine).T).norm(), (x @ (W - plain).T).norm(), values[k:].norm()
         expect(not close(mine, plain, atol=1e-4), "that is the plain SVD, which doesn't look at x")
-        expect(error <= usual, f"at k = {k} your outputs are farther off ({error:.0f}) than those of the plain SVD ({usual:.0f})")
-        expect(error <= 1.001 * least, f"at k = {k} you do better than the plain SVD ({usual:.0f}), but {error:.0f} can still be {least:.0f}")
+        expect(error <= usual, f"at k = {k} you are farther off ({error:.0f}) than a plain SVD's ({usual:.0f})")
+        better = f"at k = {k} you do better than the plain SVD ({usual:.0f}), but {error:.0f} can still be {least:.0f}"
+        expect(error <= 1.001 * least, better)
     share = 1 - ((W - mine).norm() / W.norm()) ** 2
     off, off_plain = error / outputs.norm(), usual / outputs.norm()
     return (f"at rank {k} the outputs are off by {off:.2f} of their norm, with the plain SVD by {off_plain:.2f}\n"

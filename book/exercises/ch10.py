@@ -26,10 +26,10 @@ def blind(answer):
     A, _, x = adapter()
     mine = tensor(answer, x.shape, "blind").detach()
     expect(mine.isfinite().all(), "blind isn't finite")
-    expect((A @ mine).norm() <= 1e-6 * max(1, mine.norm()),
-           "A still reads something of it: A @ blind isn't zero; are A's rows at right angles to each other?")  # fmt: skip
+    zero = (A @ mine).norm() <= 1e-6 * max(1, mine.norm())
+    expect(zero, "A still reads something of it: A @ blind isn't zero; are A's rows at right angles to each other?")
     nearest = x - A.T @ torch.linalg.solve(A @ A.T, A @ x)
-    expect((mine - x).norm() <= (nearest - x).norm() + 1e-6, "nothing changes there, but another such input is nearer to x")
+    expect((mine - x).norm() <= (nearest - x).norm() + 1e-6, "nothing changes there, but another such input is nearer")
     return "all but 4 of 32 directions are out of the adapter's sight"
 
 
@@ -47,22 +47,23 @@ def nearer(function, minilm, counted):
         "that is a count; divide it by the 64 scenes": 64 * right,
         "that compares dot products; scale each row to length 1 first": share(f),
         "it's the other way round: a larger cosine is nearer": 1 - right,
-    }, "on random features the share is another; rows 0, 3, 6 … are the first sentences", rtol=0, atol=1e-6)  # fmt: skip
+    }, "the share is another on random features; rows 0, 3, 6 … are first sentences", rtol=0, atol=1e-6)  # fmt: skip
     return f"MiniLM {function(minilm.double()):.0%}, word counts {function(counted.double()):.0%}"
 
 
 @judged
 def above(function):
     one, other, apart = [(0.4, 1.0), (0.6, 0.8), (0.9, 0.2)], [(0.5, 0.7), (0.8, 0.4)], [(0.1, 0.9), (0.3, 0.8)]
-    value, back, same = (number(run(function, *pair), "above's answer") for pair in ((one, other), (other, one), (one, one)))
+    pairs = (one, other), (other, one), (one, one)
+    value, back, same = (number(run(function, *pair), "above's answer") for pair in pairs)
     expect(run_or_none(function, one, apart) is None,
            "paths without a common accuracy must give None; np.interp would go on flat beyond the ends")  # fmt: skip
     grid = np.linspace(0.5, 0.8, 50)
     high, low = (np.interp(grid, *np.transpose(path)) for path in (one, other))
     right = float(np.mean(high - low))
     expect(not close(value, -right), "the sign is the other way round: it must be one minus other")
-    expect(close(same, 0) and close(value, -back), "a path lies 0 above itself, and exchanging the two changes the sign; "
-                                                   "take the same accuracies for both")  # fmt: skip
+    fair = close(same, 0) and close(value, -back)
+    expect(fair, "a path lies 0 above itself, and exchanging the two changes its sign; use the same grid for both")
     expect(close(value, right, atol=2e-3), f"for two paths of the check's own it is {value:.3f}, expected {right:.3f}; "
                                            "are the 50 accuracies those that both paths reach?")  # fmt: skip
     lines, paths = [], records.load("sweep/minilm/forgetting")["paths"]
@@ -86,8 +87,8 @@ def strength(answer, W, parts, u, v):
 
     units = number(answer, "strength")
     expect(0 < units < 100, "strength must be positive, and no more than a few units")
-    expect(least_cosine(units) < 0.5, "no intruder at that strength: each of the first ten still has a cosine of at least "
-                                      "a half with one of the base's vectors")  # fmt: skip
+    expect(least_cosine(units) < 0.5, "no intruder at that strength: each of the first ten still has a cosine of "
+                                      "at least a half with one of the base's vectors")  # fmt: skip
     expect(least_cosine(units - 0.15) >= 0.5, "there is an intruder, but there is one at a smaller strength, too")
     return "an intruder has to be about as strong as the vectors among which it is to stand"
 
@@ -127,6 +128,7 @@ def turned_down(function):
             raise KeyError("on purpose")
     except KeyError:
         pass
-    expect(all(map(torch.equal, state(), before)), "after an error within the block the factors stay turned down: use try … finally")
+    restored = all(map(torch.equal, state(), before))
+    expect(restored, "after an error within the block the factors stay turned down: use try … finally")
     expect(close(off, base), "at part 0 the model's answers aren't the base's")
     return "at part 0 it is the base, and the factors come back in every bit"

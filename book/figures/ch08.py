@@ -13,8 +13,8 @@ def spectra_beside_noise(weights: dict[str, Tensor], curves: dict[str, Tensor], 
 
     The trained ones lie above noise, in grey; ``odd`` (dashed) lies below it in the second half, and ``pooler`` on it.
     """
-    k = range(1, 385)
-    null = {shape: torch.stack([energy(torch.randn(shape)) for _ in range(8)]) for shape in {W.shape for W in weights.values()}}
+    k, shapes = range(1, 385), {W.shape for W in weights.values()}
+    null = {shape: torch.stack([energy(torch.randn(shape)) for _ in range(8)]) for shape in shapes}
     fig, axes = plt.subplots(2, 1, figsize=(5.8, 8.2), sharex=True)
     for name, W in weights.items():
         label = "trained" if name == "0.attention.self.query" else None
@@ -51,7 +51,8 @@ def three_fates(scores: dict[tuple[str, float], float], intact: float, zero: flo
     for level, text, line in ((intact, "intact", "-"), (zero, "all 36 zero", "--")):
         ax.axhline(level, color=GREY, lw=1.5, ls=line)
         ax.text(0.4, level + 0.015, text, ha="right", color="#555555")
-    ax.set(xlabel="share of the energy lost, in every matrix", ylabel="share of sentences found", ylim=(0, 1), xlim=(0, 0.41))
+    ax.set(xlabel="share of the energy lost, in every matrix", xlim=(0, 0.41))
+    ax.set(ylabel="share of sentences found", ylim=(0, 1))
     fig.legend(frameon=False, loc="upper center", ncols=1, bbox_to_anchor=(0.55, 1.0))
     fig.tight_layout(rect=(0, 0, 1, 0.78))
     return fig

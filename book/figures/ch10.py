@@ -31,8 +31,8 @@ def draw(ax, points: list[dict], value, **style) -> None:
 def cosines_by_meaning(boxes: dict[str, np.ndarray]) -> Figure:
     """Box plots of the pairs' cosines, a box for each kind of pair: the nearer in meaning, the further right."""
     fig, ax = plt.subplots(figsize=(5.8, 3.4), layout="constrained")
-    black = {"color": "black", "lw": 2}
-    drawn = ax.boxplot(boxes.values(), orientation="horizontal", widths=0.6, showfliers=False, patch_artist=True, medianprops=black)
+    look = {"widths": 0.6, "showfliers": False, "patch_artist": True, "medianprops": {"color": "black", "lw": 2}}
+    drawn = ax.boxplot(boxes.values(), orientation="horizontal", **look)
     for box, colour in zip(drawn["boxes"], (GREY, GREEN, ORANGE, BLUE), strict=True):
         box.set(facecolor=colour, alpha=0.8)
     ax.set_yticks(range(1, 5), boxes)
@@ -51,8 +51,9 @@ def map_and_accuracy(paths: dict, seeds: list[str], base: dict) -> Figure:
         ax.axhline(base_value, color="black", lw=1, ls=":")
         for method, (colour, marker, label) in LOOKS.items():
             for seed in seeds:
+                style = {"marker": marker, "color": colour, "lw": 1.8, "ms": 7, "alpha": 0.85}
                 name = label if seed == seeds[0] else None
-                draw(ax, paths[method][seed]["points"], value, marker=marker, color=colour, lw=1.8, ms=7, alpha=0.85, label=name)
+                draw(ax, paths[method][seed]["points"], value, **style, label=name)
         ax.set(ylabel=title)
     place = {"xycoords": ("axes fraction", "data"), "xytext": (0, -4), "textcoords": "offset points"}
     axes[0].annotate("the base", (0.99, 1), **place, ha="right", va="top", fontsize=12)
@@ -94,10 +95,11 @@ def size_of_the_update(paths: dict, seeds: list[str]) -> Figure:
         for seed in seeds:
             points, first = paths[method][seed]["points"], seed == seeds[0]
             sizes = [100 * p["size"] for p in points]
-            ax.plot(sizes, [agreement(p) for p in points], marker=marker, color=colour, lw=1.8, ms=7, label=label if first else None)
-            noise = "noise of that size" if first and method == "full" else None
-            line = {"marker": marker, "color": colour, "mfc": "white", "lw": 1, "ls": "--", "ms": 6}
-            ax.plot(sizes, [agreement(p["noise"]) for p in points], **line, label=noise)
+            name, noise = label if first else None, "noise of that size" if first and method == "full" else None
+            style = {"marker": marker, "color": colour}
+            ax.plot(sizes, [agreement(p) for p in points], **style, lw=1.8, ms=7, label=name)
+            style |= {"mfc": "white", "lw": 1, "ls": "--", "ms": 6}
+            ax.plot(sizes, [agreement(p["noise"]) for p in points], **style, label=noise)
     ax.set(xscale="log", xlabel="size of the update, % of the weights'", ylabel="map agreement", ylim=(0, 1.05))
     ax.set_xticks((0.5, 1, 2, 5, 10), ("0.5", "1", "2", "5", "10"))
     ax.minorticks_off()
@@ -122,6 +124,7 @@ def intruder_curves(paths: dict) -> Figure:
         curve(run["vectors"], color=colour, lw=2.5, label=label)
         curve(run["null_vectors"][control], color=colour, lw=1.5, ls="--", label=control)
     ax.axvline(0.5, color="black", lw=1, ls=":")
-    ax.set(xlabel="greatest cosine with any of the base's vectors", ylabel="share of the first ten at or below", xlim=(0, 1.01))
+    ax.set(xlabel="greatest cosine with any of the base's vectors", xlim=(0, 1.01))
+    ax.set(ylabel="share of the first ten at or below")
     ax.legend(frameon=False, fontsize=12, loc="upper left")
     return fig

@@ -10,12 +10,14 @@ def u_curves(curves: dict[str, dict[float, dict]]) -> Figure:
 
     LoRA's valleys lie well to the right of full fine-tuning's; a cross at the top is a run that collapsed.
     """
-    looks = {"full": (ORANGE, "s", "-", "full fine-tuning"), "all-linear-r8": (BLUE, "o", "-", "LoRA, all linears, r 8"),
+    looks = {"full": (ORANGE, "s", "-", "full fine-tuning"),
+             "all-linear-r8": (BLUE, "o", "-", "LoRA, all linears, r 8"),
              "all-linear-r1": (BLUE, "o", ":", "LoRA, all linears, r 1")}  # fmt: skip
     fig, ax = plt.subplots(figsize=(6, 4.6))
     top = 16
     for name, (colour, mark, line, label) in looks.items():
-        wrong = {rate: 100 * (1 - run["validation"]["accuracy"]) for rate, run in curves[name].items() if not run["failure"]}
+        learnt = {rate: run["validation"]["accuracy"] for rate, run in curves[name].items() if not run["failure"]}
+        wrong = {rate: 100 * (1 - accuracy) for rate, accuracy in learnt.items()}
         face = "white" if line == ":" else colour
         ax.plot(wrong.keys(), wrong.values(), mark, ls=line, color=colour, ms=9, lw=2.2, mfc=face, mew=2, label=label)
         for rate in curves[name].keys() - wrong.keys():
@@ -31,7 +33,7 @@ def u_curves(curves: dict[str, dict[float, dict]]) -> Figure:
 
 
 def collapse(runs: dict[float, dict]) -> Figure:
-    """The training loss of runs at several rates, by rate: the highest falls over at the end of warm-up and stays there."""
+    """The training loss of runs, by their rate: the one at the highest rises at the end of warm-up and stays high."""
     colours = {5e-4: GREY, 1e-3: BLUE, 2e-3: GREEN, 5e-3: VERMILION}
     fig, ax = plt.subplots(figsize=(6, 4.2))
     for rate, run in runs.items():

@@ -34,8 +34,8 @@ def test_concentration():
         "stub returns None": (stub, None, None, weights),
         "the rank alone": (rank_for_energy, None, None, weights),
         "upside down": (lambda W: 1 / concentration(W), None, None, weights),
-        "doesn't need all": (lambda W: rank_for_energy(W) / min(W.shape), None, None, weights),
-        "does your noise have the shape": (lambda W: rank_for_energy(W) / rank_for_energy(torch.randn(100, 100)), None, None, weights),
+        "doesn't need them all": (lambda W: rank_for_energy(W) / min(W.shape), None, None, weights),
+        "has your noise W's shape": (lambda W: rank_for_energy(W) / 51, None, None, weights),  # of 100 × 100
         "most is None": (concentration, None, None, weights),
         "least is 'Birch'": (concentration, "low", "Birch", weights),
         "isn't the most": (concentration, "between", "noise", weights),
@@ -74,7 +74,8 @@ def test_untrained():
     """The names hide what they are made of, and the curves tell it."""
     torch.manual_seed(0)
     trained = {name: torch.randn(48, 48) @ torch.randn(48, 48) for name in (
-        "2.attention.self.query", "2.attention.self.value", "5.attention.output.dense", "5.attention.self.value", "0.attention.self.key",
+        "2.attention.self.query", "2.attention.self.value", "5.attention.output.dense", "5.attention.self.value",
+        "0.attention.self.key",
     )}  # fmt: skip
     six, noise = ch08.suspects(trained, torch.randn(48, 48)), energy(torch.randn(48, 48))
     gaps = {name: (S.square().cumsum(0) - noise).abs().max().item() for name, S in six.items()}
@@ -84,7 +85,7 @@ def test_untrained():
     tells_apart(ch08.untrained, {
         "name is None": (None, None),
         "Birch comes close": ("Birch", 0.02),
-        "tossed signs": ("Oak", 0.01),
+        "its signs were tossed": ("Oak", 0.01),
         "Fir keeps visibly": ("Fir", 0.2),
         "gap is None": ("Elm", None),
         "absolute": ("Elm", -0.003),
@@ -140,8 +141,10 @@ def test_a_stable_rank_that_depends_on_the_scale_is_refused():
     def rank(W):
         return size**2 / torch.linalg.matrix_norm(W, 2) ** 2
 
-    said = told(ch08.folded, rank, lambda norm, linear: (linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias), layer)
-    assert "rotated or scaled" in said
+    def fold(norm, linear):
+        return linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias
+
+    assert "rotated or scaled" in told(ch08.folded, rank, fold, layer)
 
 
 def test_truncate_for():

@@ -84,7 +84,7 @@ def test_above():
         "stub returns None": (stub,),
         "must give None": (flat,),
         "one minus other": (lambda one, other: None if above(one, other) is None else -above(one, other),),
-        "the same accuracies for both": (own_ends,),
+        "the same grid for both": (own_ends,),
         "that both paths reach": (wide,),
         "not a number": (lambda one, other: "higher",),
     })  # fmt: skip

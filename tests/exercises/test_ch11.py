@@ -88,7 +88,8 @@ def test_choose():
     def ends_among_the_learnt(results):
         rates = [rate for rate, value in results.items() if value is not None]
         rate = max(rates, key=results.get, default=None)
-        return rate, "inside" if rates and min(rates) < rate < max(rates) else choose(results)[1].replace("inside", "go higher")
+        inside = len(rates) and min(rates) < rate < max(rates)
+        return rate, choose(results)[1] if inside else choose(results)[1].replace("inside", "go higher")
 
     def always_inside(results):
         return choose(results)[0], "inside"
