@@ -54,7 +54,7 @@ def test_backward():
     assert "dx is None" in told(cha2.backward, lambda *given: (None,) * 4)
     accepts(cha2.backward, backward)
     tells_apart(cha2.backward, {
-        "return four tensors": (lambda *given: backward(*given)[:3],),
+        "return 4 things: dx, dA, dB, dm": (lambda *given: backward(*given)[:3],),
         "the frozen part g W is missing": with_one(0, lambda dx, frozen, m, s: dx - frozen),
         "the adapter's part is missing": with_one(0, lambda dx, frozen, m, s: frozen),
         "the adapter's part lacks s": with_one(0, lambda dx, frozen, m, s: frozen + (dx - frozen) / s),
