@@ -2,7 +2,7 @@
 
 import torch
 
-from exercises.judge import compare, expect, given, judged, number, run, tensor
+from exercises.judge import compare, expect, judged, number, parts, run, tensor
 from lora_from_scratch import dequantize_nf4, quantize_nf4
 from lora_from_scratch.extras.nf4 import OFFSET, nearest, nf4_levels, round_to
 
@@ -52,11 +52,9 @@ def gradients(function):
     x, A, B, g = torch.randn(5, 20), torch.randn(2, 20), torch.randn(12, 2), torch.randn(5, 12)
     base, adapter = g @ dequantize_nf4(packed, shape), g @ B @ A
     right = {"x": base + s * adapter, "A": s * (g @ B).T @ x, "B": s * g.T @ (x @ A.T)}
-    mine = run(function, g, x, packed, shape, A, B, s)
-    expect(isinstance(mine, (tuple, list)) and len(mine) == 3, "return three tensors, for x, A and B")
-    mine = {f"the gradient for {name}": one for name, one in zip(right, mine, strict=True)}
-    given(**mine)
-    for (name, one), wanted in zip(mine.items(), right.values(), strict=True):
+    names = [f"the gradient for {name}" for name in right]
+    mine = parts(run(function, g, x, packed, shape, A, B, s), *names)
+    for name, one, wanted in zip(names, mine, right.values(), strict=True):
         slips = {"the adapter's part is missing": base, "the base's part is missing": s * adapter,
                  "s is missing in the adapter's part": base + adapter} if wanted is right["x"] else {"s is missing": wanted / s}  # fmt: skip
         compare(tensor(one, wanted.shape, name), wanted, {f"{name}: {hint}": slip for hint, slip in slips.items()},

@@ -2,6 +2,7 @@
 
     records.read("all-linear-r8-s2")      every seed of a setting of the sweep
     records.tuned("attention-r1")         its tuning runs, by learning rate
+    records.starting("try-", FOLDER)      what begins so, by the rest of its name
     records.load("bench-step")            one file, by its name below results/
     records.facts("test")                 the labels that predictions are scored against
 """
@@ -70,6 +71,12 @@ def tuned(method: str, folder: str = SWEEP) -> dict[float, dict]:
     return {rate: read_json(paths[rate]) for rate in sorted(paths)}
 
 
+def starting(prefix: str, folder: str = SWEEP) -> dict[str, dict]:
+    """The records of a folder whose names start with ``prefix``, by the rest of their names."""
+    paths = sorted((RESULTS / folder).glob(f"{prefix}*.json"))
+    return {path.stem.removeprefix(prefix): read_json(path) for path in paths}
+
+
 def all_tuned(folder: str = SWEEP) -> dict[str, dict[float, dict]]:
     """``tuned`` for every method that a folder has tuning runs of."""
     stems = [path.stem.removeprefix("tune-") for path in (RESULTS / folder).glob("tune-*-lr*.json")]
@@ -96,12 +103,12 @@ def write(path: Path, command: str, /, **record) -> None:
 
 
 def _seeds(folder: str) -> dict[str, dict[int, Path]]:
-    """By setting, the path of each seed's record; settings in alphabetical order."""
+    """By setting, the path of each seed's record; settings in the order of their files."""
     found: dict[str, dict[int, Path]] = {}
-    for path in (RESULTS / folder).glob("*-seed*.json"):
+    for path in sorted((RESULTS / folder).glob("*-seed*.json")):
         if match := re.fullmatch(r"(.+)-seed(\d+)", path.stem):
             found.setdefault(match[1], {})[int(match[2])] = path
-    return dict(sorted(found.items()))
+    return found
 
 
 def _nearest(name: str, there) -> str:

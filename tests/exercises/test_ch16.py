@@ -74,7 +74,7 @@ def test_gradients():
     assert "gradient for x is None" in told(ch16.gradients, lambda *given: (None, None, None))
     accepts(ch16.gradients, gradients)
     tells_apart(ch16.gradients, {
-        "return three tensors": (lambda *given: gradients(*given)[:2],),
+        "return 3 things": (lambda *given: gradients(*given)[:2],),
         "x: the adapter's part is missing": with_x(lambda base, adapter, s: base),
         "x: the base's part is missing": with_x(lambda base, adapter, s: adapter),
         "s is missing in the adapter's part": with_x(lambda base, adapter, s: base + adapter / s),

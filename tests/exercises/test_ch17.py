@@ -18,7 +18,7 @@ def test_break_even():
     accepts(ch17.break_even, break_even)
     tells_apart(ch17.break_even, {
         "return None": (lambda base, own: break_even(base, own) or 1,),
-        "break_even(7, 7) stops with ZeroDivisionError": (lambda base, own: base // (base - own) + 1,),
+        "stops with ZeroDivisionError": (lambda base, own: base // (base - own) + 1,),
         "strictly less": (lambda base, own: None if own >= base else -(-base // (base - own)),),
         "merging still takes less": (lambda base, own: 1,),
         "fewer than 1,000 would do": (lambda base, own: 1000,),
@@ -68,7 +68,7 @@ def test_weighted_sum():
     accepts(ch17.weighted_sum, weighted_sum)
     accepts(ch17.weighted_sum, *of(lambda w, s: s, lambda w, s: w))
     tells_apart(ch17.weighted_sum, {
-        "return two tensors": (lambda parts, weights: weighted_sum(parts, weights)[0],),
+        "return 2 things: A, B": (lambda parts, weights: weighted_sum(parts, weights)[0],),
         "the ranks of the parts add up": (lambda parts, weights: (parts[0][0], weights[0] * parts[0][2] * parts[0][1]),),
         "A is [9, 2]": (lambda parts, weights: [t.T for t in weighted_sum(parts, weights)],),
         ": s is missing": of(lambda w, s: 1, lambda w, s: w),
@@ -92,7 +92,7 @@ def test_audit():
     assert "torn is None" in told(ch17.audit, lambda *given: (None, None))
     accepts(ch17.audit, audit)
     tells_apart(ch17.audit, {
-        "return two counts": (lambda *given: audit(*given)[0],),
+        "return 2 things: torn, gone": (lambda *given: audit(*given)[0],),
         "one torn answer is missing": (lambda *given: audit(*given, same=torch.allclose),),
         "torn answers are missing": (lambda *given: (2, 2),),
         "does no harm": with_late(lambda asked, name, deleted: name in deleted),

@@ -43,6 +43,11 @@ def test_tuning_runs_come_by_rate(results):
     assert {name: list(found) for name, found in records.all_tuned().items()} == {"rank-8": [0.005, 0.01], "rank-8-b": [1.0]}
 
 
+def test_records_come_by_what_their_names_begin_with(results):
+    assert list(records.starting("tune-rank-8-")) == ["b-lr1", "lr1e-2", "lr5e-3"]
+    assert records.starting("try-") == {} and seeds(records.starting("rank-8-b-seed").values()) == [0]
+
+
 def test_what_is_not_there_is_named_with_what_is_nearest(results):
     with pytest.raises(LoraError, match=r"results/sweep/minilm has no run named 'rank8'; the nearest: rank-8, rank-8-b"):
         records.read("rank8")
