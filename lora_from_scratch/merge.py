@@ -5,9 +5,9 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import adapters_of, injection_of, install, lora_layers
-from lora_from_scratch.layers import Adapted, merged_weight
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.registry import Adapted
+from lora_from_scratch.slots import adapters_of, injection_of, install, lora_layers
 
 
 @torch.no_grad()
@@ -102,6 +102,14 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
             new = name.endswith(".weight") and layer.unmerged_weight is None
             state[name] = (merged_weight(owner, layer) if new else tensor).detach().clone()
     return state
+
+
+def merged_weight(name: str, layer: Adapted) -> Tensor:
+    """``layer.merged_weight()``, with the layer's name in front of what it refuses."""
+    try:
+        return layer.merged_weight()
+    except LoraError as error:
+        raise LoraError(f"{name}: {error}") from None
 
 
 def _refuse_tied(model: nn.Module, layers) -> None:

@@ -4,9 +4,8 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from lora_from_scratch.extras.nf4 import NF4Linear
-from lora_from_scratch.inject import Adapters, lora_layers
-from lora_from_scratch.layers import LoRANF4Linear, trained_tensors
+from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.slots import Adapters, lora_layers
 from lora_from_scratch.targets import head_modules, inside
 
 
@@ -99,8 +98,8 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     heads = head_modules(model)
     saved = injection.saved if injection else ()
 
-    quantised = [m for m in model.modules() if isinstance(m, (NF4Linear, LoRANF4Linear))]
-    stands_for = {id(m.weight): m.in_features * m.out_features for m in quantised}  # whose tensors are bytes
+    packed = [m for m in model.modules() if hasattr(m, "stands_for")]  # whose weights are bytes, such as NF4Linear
+    stands_for = {id(m.weight): m.stands_for for m in packed}
 
     total = added = head = size = 0
     trained = []

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lora_from_scratch.config import LoraError
+from lora_from_scratch.errors import LoraError
 
 
 def truncated_svd(W: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:

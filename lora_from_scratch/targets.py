@@ -5,8 +5,9 @@ import re
 
 from torch import nn
 
-from lora_from_scratch.config import LoraConfig, LoraError, pattern_matches
-from lora_from_scratch.extras.nf4 import NF4Linear
+from lora_from_scratch.config import LoraConfig, pattern_matches
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.registry import BASES, base_layer_for
 
 # These read `.weight` of their linears directly in some paths and would skip the adapter.
 BYPASSES = ("MultiheadAttention", "TransformerEncoderLayer", "WavLMAttention")
@@ -99,9 +100,9 @@ def _is_classifier(model: nn.Module) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it is a plain linear, of floats or NF4, or GPT-2's ``Conv1D`` (told by name: no import for its sake)."""
-    kind = type(module)
-    return kind in (nn.Linear, NF4Linear) or (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
+    """Whether it is a linear layer of a type that can be adapted."""
+    layer = base_layer_for(module)
+    return layer is not None and issubclass(layer, nn.Linear)
 
 
 def exactly(names) -> str:
@@ -123,7 +124,7 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
     """Those of ``names`` that are wanted, each with the pattern that took it."""
     known = names
     if field == "target_modules":  # near misses are sought among what can be adapted
-        known = [n for n, module in names.items() if _can_adapt(module)]
+        known = [n for n, module in names.items() if base_layer_for(module)]
     if wanted == "all-linear" and field == "target_modules":
         return dict.fromkeys(_all_linear(model), wanted)
     if isinstance(wanted, str):
@@ -180,20 +181,14 @@ def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
         if (not path or inside(name, path)) and any(kind.__name__ in BYPASSES for kind in type(parent).__mro__):
             where = f"target {name!r} lies inside {type(parent).__name__}"
             raise LoraError(f"{where}, which reads its weight directly and would ignore the adapter")
-    if not _can_adapt(module):
+    if base_layer_for(module) is None:
         linears = [n for n, m in modules.items() if inside(n, name) and is_linear(m)]
-        hint = f"; linears inside it: {', '.join(linears[:3])}" if linears else ""
-        what = f"target {name!r} is a {type(module).__name__}"
-        raise LoraError(f"{what}, but only nn.Linear, Conv1D and nn.Embedding can be adapted{hint}")
+        hint = f"; linear layers inside it: {', '.join(linears[:3])}" if linears else ""
+        types = ", ".join(kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__ for kind in BASES)
+        raise LoraError(f"target {name!r} is of type {type(module).__name__}, expected one of {types}{hint}")
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     if any(hooks) or "forward" in vars(module):
         raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter drops: set them later")
-
-
-def _can_adapt(module: nn.Module) -> bool:
-    # Position embeddings are subclasses, too, and compute something else.
-    scaled = isinstance(module, nn.Embedding) and type(module).__name__.endswith("ScaledWordEmbedding")
-    return is_linear(module) or type(module) is nn.Embedding or scaled
 
 
 def _near(pattern: str, names) -> str:
