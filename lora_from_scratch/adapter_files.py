@@ -6,21 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lora_from_scratch import peft_format as fmt
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.files import read_json, write_json, write_whole
 from lora_from_scratch.inject import add_prepared, prepare
-from lora_from_scratch.peft_format import (
-    CONFIG,
-    PREFIX,
-    WEIGHTS,
-    from_fields,
-    places_of,
-    probes_of,
-    read_tensors,
-    serialise,
-    to_fields,
-    without_base,
-)
+from lora_from_scratch.peft_format import CONFIG, PREFIX, WEIGHTS
 from lora_from_scratch.slots import Injection, activate, adapters_of, disable_adapter, injection_of, is_adapted
 
 
@@ -49,26 +39,24 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
     whole = [layer.variant for layer in layers if not layer.is_product]
     if plain and whole:
         raise LoraError(f"what {whole[0]!r} adds is not a product s B A and has no plain form: save it as it is, or merge")
-    expected = {id(t) for t in places_of(injection).values()}
+    expected = {id(t) for t in fmt.places_of(injection).values()}
     left_out = sorted(n for n, p in model.named_parameters() if p.requires_grad and id(p) not in expected)
     if left_out:
-        raise LoraError(
-            f"saving would leave out tensors that train: {', '.join(left_out)}; name their "
-            "modules in modules_to_save, or freeze them"
-        )
+        hint = "name their modules in modules_to_save, or freeze them"
+        raise LoraError(f"saving would leave out tensors that train: {', '.join(left_out)}; {hint}")
     plain = plain or any(layer.saved_plain for layer in layers)
-    places = places_of(injection, plain) | ({} if plain else probes_of(injection))
+    places = fmt.places_of(injection, plain) | ({} if plain else fmt.probes_of(injection))
     tensors = {key: t.detach().cpu().contiguous().clone() for key, t in places.items()}
     endless = [key.removeprefix(PREFIX) for key, t in tensors.items() if not torch.isfinite(t).all()]
     if endless:
         raise LoraError(f"saving would write values that are not finite: {', '.join(endless)}")
-    fields = to_fields(model, injection, plain)
+    fields = fmt.to_fields(model, injection, plain)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LoraError(f"{folder} cannot be made a folder: {error}") from None
-    write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(serialise(tensors, fields)))
+    write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(fmt.serialise(tensors, fields)))
     write_json(folder / CONFIG, fields)
     return folder
 
@@ -103,14 +91,14 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "defau
 def _read(base: nn.Module, folder: Path) -> Injection:
     """The adapter in ``folder`` for a base model, which is left alone."""
     fields = read_json(folder / CONFIG)
-    tensors, settings = read_tensors(folder / WEIGHTS)
-    config = from_fields(base, fields, [key.removeprefix(PREFIX) for key in tensors], folder / CONFIG)
+    tensors, settings = fmt.read_tensors(folder / WEIGHTS)
+    config = fmt.from_fields(base, fields, [key.removeprefix(PREFIX) for key in tensors], folder / CONFIG)
     differ = [f"{n} {fields.get(n)!r}, not {v!r}" for n, v in settings.items() if fields.get(n) != v]
     if differ:
         raise LoraError(f"{folder / CONFIG} is not the one that {WEIGHTS} was written with: {'; '.join(differ)}")
     injection = prepare(base, config)
-    places, probes = places_of(injection), probes_of(injection)
-    check_tensors(without_base(tensors, injection), places | probes, folder / WEIGHTS)
+    places, probes = fmt.places_of(injection), fmt.probes_of(injection)
+    check_tensors(fmt.without_base(tensors, injection), places | probes, folder / WEIGHTS)
     off = [key.removeprefix(PREFIX) for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
         where = f"{folder / WEIGHTS}: made for other weights, or what is drawn or decomposed comes out differently here"
@@ -127,10 +115,7 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path:
         LoraError: a tensor is missing, left over, misshaped, of another kind of type or
             not finite; every such key is named.
     """
-    faults = []
-    for name, t in expected.items():
-        if name not in tensors:
-            faults.append(f"missing {name.removeprefix(PREFIX)} {list(t.shape)}")
+    faults = [f"missing {n.removeprefix(PREFIX)} {list(t.shape)}" for n, t in expected.items() if n not in tensors]
     for name, tensor in tensors.items():
         said = name.removeprefix(PREFIX)
         if name not in expected:

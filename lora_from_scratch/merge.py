@@ -116,10 +116,8 @@ def _refuse_tied(model: nn.Module, layers) -> None:
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
     tied = [name for name, layer in layers if owners[id(layer.weight)] > 1]
     if tied:
-        raise LoraError(
-            f"the weight of {_some(tied)} is tied to another module, which merging would change "
-            "as well: untie it, or leave the adapter unmerged"
-        )
+        hint = "which merging would change as well: untie it, or leave the adapter unmerged"
+        raise LoraError(f"the weight of {_some(tied)} is tied to another module, {hint}")
 
 
 def _adapted(model: nn.Module) -> list[tuple[str, Adapted]]:
