@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from lora_from_scratch import LoraConfig, LoraError
 from lora_from_scratch.adapter_files import write_json
+from lora_from_scratch.layers import Adapted
+from lora_from_scratch.merge import merged_weight
 from lora_from_scratch.finetune import Split, TextClassifier, TextData, TrainConfig, load_classifier, load_emotion
 from lora_from_scratch.finetune.batches import train_batches
 from lora_from_scratch.finetune.encoders import encoder_targets
@@ -41,7 +43,6 @@ from lora_from_scratch.finetune.loop import class_scores, steps
 from lora_from_scratch.finetune.parallel import accelerator_for
 from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.spectra import gaussian_like
-from lora_from_scratch.layers import Adapted, merged_weight
 
 ROOT = Path(__file__).resolve().parents[3]
 OUT = ROOT / "results" / "sweep" / "minilm" / "forgetting.json"
