@@ -123,33 +123,33 @@ def first_match(patterns: dict, module: str, default):
 
 
 def check_positive_int(name: str, value) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise LoraError(f"{name} must be a positive int, got {value!r}")
+    return _must(isinstance(value, int) and not isinstance(value, bool) and value > 0, name, value, "be a positive int")
+
+
+def _must(holds: bool, name: str, value, what: str):
+    if not holds:
+        raise LoraError(f"{name} must {what}, got {value!r}")
     return value
 
 
 def _number(name: str, value) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise LoraError(f"{name} must be a number, got {value!r}")
-    return value
+    return _must(isinstance(value, (int, float)) and not isinstance(value, bool), name, value, "be a number")
 
 
 def _alpha(name: str, value) -> float:
-    if not 0 < _number(name, value) < LARGEST:
-        raise LoraError(f"{name} must be positive and finite, got {value!r}")
-    return value
+    return _must(0 < _number(name, value) < LARGEST, name, value, "be positive and finite")
 
 
 def _dropout(name: str, value) -> float:
-    if not 0 <= _number(name, value) < 1:
-        raise LoraError(f"{name} must lie in [0, 1), got {value!r}")
-    return value
+    return _must(0 <= _number(name, value) < 1, name, value, "lie in [0, 1)")
 
 
 def _flag(name: str, value) -> bool:
-    if not isinstance(value, bool):
-        raise LoraError(f"{name} must be True or False, got {value!r}")
-    return value
+    return _must(isinstance(value, bool), name, value, "be True or False")
+
+
+def _dict(name: str, value) -> dict:
+    return dict(_must(isinstance(value, dict), name, value, "be a dict"))
 
 
 def _regex(name: str, value: str, within: str = "{}") -> str:
@@ -161,9 +161,8 @@ def _regex(name: str, value: str, within: str = "{}") -> str:
 
 
 def _list(name: str, value, of: str) -> list:
-    # A bare string is iterable: ("classifier") would silently become c, l, a, ...
-    if isinstance(value, str) or not isinstance(value, (list, tuple, range, set, frozenset)):
-        raise LoraError(f"{name} must be a list of {of}, got {value!r}")
+    # No bare string, though it is iterable: ("classifier") would silently become c, l, a, ...
+    _must(isinstance(value, (list, tuple, range, set, frozenset)), name, value, f"be a list of {of}")
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value)
 
 
@@ -200,12 +199,6 @@ def _indices(name: str, value) -> tuple[int, ...]:
 
 def _optional(check):
     return lambda name, value: None if value is None else check(name, value)
-
-
-def _dict(name: str, value) -> dict:
-    if not isinstance(value, dict):
-        raise LoraError(f"{name} must be a dict, got {value!r}")
-    return dict(value)
 
 
 def _patterns(check):

@@ -137,10 +137,8 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
     moving = [name for name in norms if not any(inside(name, other) for other in injection.saved)]
     if moving:
-        warnings.warn(
-            f"{', '.join(moving)}: running statistics move while training, frozen or not, and are in no adapter's file; "
-            "name these modules in modules_to_save, or keep them in eval mode", stacklevel=3,
-        )  # fmt: skip
+        hint = "are in no adapter's file; name these modules in modules_to_save, or keep them in eval mode"
+        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=3)
     adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
     adapters.named[name] = injection
     activate(model, name)

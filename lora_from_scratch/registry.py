@@ -7,16 +7,13 @@ Importing the file that holds the class registers it; ``lora_from_scratch/__init
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.functional import lora_delta
-
-if TYPE_CHECKING:
-    from lora_from_scratch.config import LoraConfig
 
 VARIANTS: dict[str, type["Adapted"]] = {}  # by the name that a config asks for
 BASES: dict[type | str, type["Adapted"]] = {}  # by the type of module they adapt, or by that type's full name
@@ -59,8 +56,8 @@ class Adapted(nn.Module):
         return cls.adapts in (kind, f"{kind.__module__}.{kind.__qualname__}")
 
     @classmethod
-    def check(cls, config: "LoraConfig") -> None:
-        """Raise a ``LoraError`` if its settings, or other fields of ``config``, do not suit it."""
+    def check(cls, config) -> None:
+        """Raise a ``LoraError`` if its settings, or other fields of the ``LoraConfig``, do not suit it."""
 
     @classmethod
     def join(cls, layers: list) -> None:

@@ -90,10 +90,9 @@ def delete_adapter(model: nn.Module, name: str) -> nn.Module:
     """
     injection_of(model)
     named_adapter(model, name)
-    adapters = adapters_of(model)
-    if name == adapters.active:
+    if name == adapters_of(model).active:
         raise LoraError(f"{name!r} is the active adapter: call set_adapter with another one, or remove_lora, first")
-    del adapters.named[name]
+    del adapters_of(model).named[name]
     return model
 
 
@@ -101,13 +100,9 @@ def activate(model: nn.Module, name: str) -> None:
     """Put one adapter in place; it trains and no other does."""
     install(model, name)
     adapters = adapters_of(model)
-    for other in {adapters.trains or name, name}:  # of many, no others are touched: a switch stays short
-        if other not in adapters.named:
-            continue  # deleted since
-        injection = adapters.named[other]
-        for path, module in injection.modules.items():
-            saved = path in injection.saved
-            for p in module.parameters() if saved else trained_tensors(module).values():
+    for other in {adapters.trains, name} & adapters.named.keys():  # of many, no others are touched: a switch stays short
+        for module in adapters.named[other].modules.values():
+            for p in trained_tensors(module).values() if isinstance(module, Adapted) else module.parameters():
                 p.requires_grad_(other == name)
     adapters.trains = name
 
@@ -144,9 +139,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     ``load_state_dict(..., assign=True)`` reach only the modules that are.
     """
     if isinstance(old, Adapted) or isinstance(new, Adapted):
-        weight = old.weight
-        assert isinstance(weight, nn.Parameter)
-        new.weight = weight
+        new.weight = weight = old.get_parameter("weight")
         if hasattr(new, "bias"):
             new.bias = old.bias
         own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []

@@ -125,22 +125,20 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
     known = names
     if field == "target_modules":  # near misses are sought among what can be adapted
         known = [n for n, module in names.items() if base_layer_for(module)]
-    if wanted == "all-linear" and field == "target_modules":
-        return dict.fromkeys(_all_linear(model), wanted)
+        if wanted == "all-linear":
+            return dict.fromkeys(_all_linear(model), wanted)
     if isinstance(wanted, str):
         found = {name: wanted for name in names if re.fullmatch(wanted, name)}
         if not found:
             hint = f" (as a list, [{wanted!r}], it would)" if any(ends_in(n, wanted) for n in names) else ""
-            hint += _near(wanted, known)
-            raise LoraError(f"{field}: the regular expression {wanted!r} matches no full name{hint}")
+            raise LoraError(f"{field}: the regular expression {wanted!r} matches no full name{hint}{_near(wanted, known)}")
         return found
     found = {}
     for pattern in wanted:
         taken = [name for name in names if ends_in(name, pattern)]
         if not taken:
             raise LoraError(f"{field}: {pattern!r} matches nothing{_near(pattern, known)}")
-        for name in taken:
-            found.setdefault(name, pattern)
+        found |= {name: pattern for name in taken if name not in found}
     return found
 
 
@@ -149,38 +147,33 @@ def _all_linear(model: nn.Module) -> list[str]:
     getters = (getattr(module, "get_output_embeddings", None) for module in model.modules())
     outputs = {id(get()) for get in getters if get}
     head = head_modules(model)
-    names = [
-        name for name, module in model.named_modules()
-        if is_linear(module) and id(module) not in outputs
-        and not any(inside(name, h) for h in head)
-    ]  # fmt: skip
+    linears = [name for name, module in model.named_modules() if is_linear(module) and id(module) not in outputs]
+    names = [name for name in linears if not any(inside(name, h) for h in head)]
     if not names:
-        raise LoraError("target_modules is 'all-linear', but the model has no linear outside its head")
+        raise LoraError("target_modules is 'all-linear', but the model has no linear layer outside its head")
     return names
 
 
 def _in_layers(found: dict[str, str], layers: tuple[int, ...]) -> dict[str, str]:
     index = {name: next((int(p) for p in name.split(".") if p.isdigit()), None) for name in found}
     there = sorted({i for i in index.values() if i is not None})
-    wrong = [i for i in layers if i not in there]
-    if wrong:
+    if wrong := [str(i) for i in layers if i not in there]:
         have = f"have the indices {', '.join(map(str, there))}" if there else "have no index in their names"
-        raise LoraError(f"layers: {', '.join(map(str, wrong))} out of range: the targets {have}")
+        raise LoraError(f"layers: {', '.join(wrong)} out of range: the targets {have}")
     kept = {name: pattern for name, pattern in found.items() if index[name] in layers}
-    lost = sorted(set(found.values()) - set(kept.values()))
-    if lost:
-        raise LoraError(f"layers: none of the modules of {', '.join(map(repr, lost))} lies in the blocks {', '.join(map(str, layers))}")
+    if lost := sorted(set(found.values()) - set(kept.values())):
+        raise LoraError(f"layers: no module of {', '.join(map(repr, lost))} lies in the blocks {', '.join(map(str, layers))}")
     return kept
 
 
 def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
     if not name:
-        raise LoraError("the target is the model itself, which stands in no place: wrap it, nn.Sequential(model)")
+        raise LoraError("the target is the model itself, which has no parent to be replaced in: wrap it, nn.Sequential(model)")
     module = modules[name]
     for path, parent in modules.items():
         if (not path or inside(name, path)) and any(kind.__name__ in BYPASSES for kind in type(parent).__mro__):
-            where = f"target {name!r} lies inside {type(parent).__name__}"
-            raise LoraError(f"{where}, which reads its weight directly and would ignore the adapter")
+            hint = "which reads its weight directly and would ignore the adapter"
+            raise LoraError(f"target {name!r} lies inside {type(parent).__name__}, {hint}")
     if base_layer_for(module) is None:
         linears = [n for n, m in modules.items() if inside(n, name) and is_linear(m)]
         hint = f"; linear layers inside it: {', '.join(linears[:3])}" if linears else ""
@@ -188,7 +181,7 @@ def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
         raise LoraError(f"target {name!r} is of type {type(module).__name__}, expected one of {types}{hint}")
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     if any(hooks) or "forward" in vars(module):
-        raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter drops: set them later")
+        raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter would drop: set them later")
 
 
 def _near(pattern: str, names) -> str:
@@ -199,4 +192,4 @@ def _near(pattern: str, names) -> str:
     if near:
         return f"; did you mean {', '.join(map(repr, near))}?"
     last = sorted({n.split(".")[-1] for n in names if not n.split(".")[-1].isdigit()})
-    return f"; what there is ends in {', '.join(last[:12])}" if last else "; there is nothing to choose from"
+    return f"; the names that exist end in {', '.join(last[:12])}" if last else "; there are no modules to choose from"
