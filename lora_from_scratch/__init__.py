@@ -1,33 +1,32 @@
 """LoRA from scratch: low-rank adapters for frozen, pre-trained networks."""
 
 from lora_from_scratch.adapter_files import load_adapter, save_adapter
-from lora_from_scratch.adapters import (
-    add_adapter,
-    combine_adapters,
-    delete_adapter,
-    disable_adapter,
-    set_adapter,
-)
-from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.combine import combine_adapters
+from lora_from_scratch.extras.conv1d import LoRAConv1D
+from lora_from_scratch.extras.conv2d import LoRAConv2d
+from lora_from_scratch.extras.dora import DoRALinear
+from lora_from_scratch.extras.embedding import LoRAEmbedding
 from lora_from_scratch.extras.extract import Extraction, extract_lora
 from lora_from_scratch.extras.hot_swap import HotSwap
-from lora_from_scratch.extras.nf4 import NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
+from lora_from_scratch.extras.lora_plus import lora_plus_groups
+from lora_from_scratch.extras.lora_xs import LoRAXSLinear
+from lora_from_scratch.extras.merged import merged_state_dict
+from lora_from_scratch.extras.nf4 import LoRANF4Linear, NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
+from lora_from_scratch.extras.pissa import OLoRALinear, PiSSALinear
 from lora_from_scratch.extras.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
 from lora_from_scratch.extras.rows import adapter_rows
 from lora_from_scratch.extras.shared_vector import SharedVectorLinear
-from lora_from_scratch.extras.variants import (
-    DoRALinear,
-    LoRAXSLinear,
-    OLoRALinear,
-    PiSSALinear,
-    lora_plus_groups,
-)
+from lora_from_scratch.extras.spectrum import effective_rank, energy, rank_for_energy
+from lora_from_scratch.extras.vera import VeRALinear
 from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
-from lora_from_scratch.inject import add_lora, remove_lora
-from lora_from_scratch.layers import LoRAConv1D, LoRAEmbedding, LoRALinear, LoRANF4Linear
-from lora_from_scratch.merge import merge, merge_and_unload, merged_state_dict, unmerge
+from lora_from_scratch.inject import add_adapter, add_lora, remove_lora
+from lora_from_scratch.layers import LoRALinear
+from lora_from_scratch.merge import merge, merge_and_unload, unmerge
 from lora_from_scratch.report import ParameterReport, parameter_report
-from lora_from_scratch.svd import effective_rank, energy, rank_for_energy, truncated_svd
+from lora_from_scratch.slots import delete_adapter, disable_adapter, set_adapter
+from lora_from_scratch.svd import truncated_svd
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "FusedLoRA",
     "HotSwap",
     "LoRAConv1D",
+    "LoRAConv2d",
     "LoRAEmbedding",
     "LoRALinear",
     "LoRANF4Linear",
@@ -48,6 +48,7 @@ __all__ = [
     "ParameterReport",
     "PiSSALinear",
     "SharedVectorLinear",
+    "VeRALinear",
     "adapter_rows",
     "add_adapter",
     "add_lora",

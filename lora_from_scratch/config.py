@@ -3,21 +3,22 @@
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
+
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.registry import VARIANTS, Adapted
 
 LARGEST = 3.4e38  # of float32, in which adapters compute
 BAD_REGEX = (re.error, OverflowError, RecursionError)  # what compiling a string may raise
-INITS = ("kaiming", "gaussian", "pissa", "olora", "lora_xs", "shared_vector")
-
-
-class LoraError(ValueError):
-    """Bad input to LoRA: the message names what was wrong and what was expected."""
+AS_KEY = r"(.*\.)?({})$"  # how a pattern for modules is read: for a full name or its last parts
+PLAIN_INITS = ("kaiming", "gaussian")
 
 
 @dataclass(frozen=True)
 class LoraConfig:
     """What to adapt, at which rank, and how strongly.
 
-    An adapted linear computes ``y = W x + b + s B A x`` with ``s = alpha / r``
+    An adapted linear layer computes ``y = W x + b + s B A x`` with ``s = alpha / r``
     (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
     Args:
@@ -26,12 +27,12 @@ class LoraConfig:
         target_modules: names of the modules to adapt; a module matches a target ``t``
             when its full name is ``t`` or ends in ``"." + t``. Or one string: a regular
             expression that must match the full name, or ``"all-linear"`` for every
-            linear outside the head.
+            linear layer outside the head.
         dropout: probability that an entry of ``x`` is dropped on its way to ``A``
             while training, in [0, 1). Embeddings have none.
         modules_to_save: modules that train in full and travel in the adapter's file.
-            ``None`` means the classification head, if the model has one. Whatever you
-            name stands in its stead: a head that is not among it stays frozen, as with ``()``.
+            ``None`` means the classification head, if the model has one. What you name
+            replaces it: a head that you don't name stays frozen, as with ``()``.
         exclude_modules: names, or one regular expression, to leave out of the targets.
         layers: indices of the blocks to adapt; None means all. A module's index is the
             first number in its name.
@@ -41,10 +42,11 @@ class LoraConfig:
         rslora: scale by ``alpha / sqrt(r)`` (Kalajdzievski 2023, arXiv:2312.03732).
         dora: train each row's length apart from its direction (``DoRALinear``).
         init: where A and B start: ``"kaiming"`` (A uniform as in the authors' code, B
-            zero), ``"gaussian"`` (A normal with deviation 1/r, B zero), ``"pissa"``,
-            ``"olora"`` or ``"lora_xs"`` (see ``variants.py``), or ``"shared_vector"``
-            (see ``shared_vector.py``).
-        vector_size: how many numbers the one vector of ``"shared_vector"`` has; else None.
+            zero), ``"gaussian"`` (A normal with deviation 1/r, B zero), or the name of a
+            variant that has its own start: those of ``registry.VARIANTS``, each in a file
+            of ``extras``.
+        settings: what that variant has to be told besides, such as ``{"vector_size": 1770}``
+            for ``"shared_vector"``; its class says which there are.
 
     Raises:
         LoraError: a value lies outside the range given above.
@@ -62,35 +64,27 @@ class LoraConfig:
     rslora: bool = False
     dora: bool = False
     init: str = "kaiming"
-    vector_size: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        check_positive_int("r", self.r)
-        _check_alpha("alpha", self.alpha)
-        _check_number("dropout", self.dropout)
-        if not 0 <= self.dropout < 1:
-            raise LoraError(f"dropout must lie in [0, 1), got {self.dropout!r}")
-        self._set("target_modules", _names_or_regex("target_modules", self.target_modules))
-        if not self.target_modules:
-            raise LoraError("target_modules is empty: name at least one module to adapt")
-        self._set("exclude_modules", _names_or_regex("exclude_modules", self.exclude_modules))
-        if self.modules_to_save is not None:
-            self._set("modules_to_save", _names("modules_to_save", self.modules_to_save))
-        if self.layers is not None:
-            self._set("layers", _indices(self.layers))
-        for name, check in (("rank_pattern", check_positive_int), ("alpha_pattern", _check_alpha)):
-            self._set(name, _patterns(name, getattr(self, name), check))
-        for name in ("rslora", "dora"):
-            if not isinstance(getattr(self, name), bool):
-                raise LoraError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if self.init not in INITS:
-            raise LoraError(f"init is {self.init!r}, expected one of {', '.join(INITS)}")
-        if self.dora and self.init not in ("kaiming", "gaussian"):
-            raise LoraError(f"dora and init={self.init!r} cannot be combined")
-        if self.init == "shared_vector":
-            check_positive_int("vector_size", self.vector_size)
-        elif self.vector_size is not None:
-            raise LoraError(f"vector_size is for init='shared_vector' alone, got it with init={self.init!r}")
+        for name, check in CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))  # frozen for everyone else
+        self._check_variant()
+
+    @property
+    def variant(self) -> str:
+        """Which of ``VARIANTS`` this is, by ``init`` or by the flag of that name; "" for plain LoRA."""
+        return next((name for name in VARIANTS if self.init == name or getattr(self, name, False)), "")
+
+    @classmethod
+    def asking_for(cls, variant: str) -> dict[str, Any]:
+        """The arguments that ask for a variant: the flag of its name, or ``init``."""
+        return {} if not variant else {variant: True} if hasattr(cls, variant) else {"init": variant}
+
+    @property
+    def asked_for(self) -> str:
+        """How the variant was asked for, for messages."""
+        return self.variant if hasattr(self, self.variant) else f"init={self.init!r}"
 
     @property
     def scaling(self) -> float:
@@ -101,13 +95,26 @@ class LoraConfig:
         """Rank and alpha of one module: those of the first pattern that matches, or the common ones."""
         return first_match(self.rank_pattern, module, self.r), first_match(self.alpha_pattern, module, self.alpha)
 
-    def _set(self, name: str, value) -> None:
-        object.__setattr__(self, name, value)  # the dataclass is frozen for everyone else
+    def _check_variant(self) -> None:
+        flags = [name for name in VARIANTS if hasattr(self, name)]
+        inits = [*PLAIN_INITS, *(name for name in VARIANTS if name not in flags)]
+        if self.init not in inits:
+            raise LoraError(f"init is {self.init!r}, expected one of {', '.join(inits)}")
+        raised = [name for name in flags if getattr(self, name)]
+        if raised and self.init not in PLAIN_INITS:
+            raise LoraError(f"{raised[0]} and init={self.init!r} cannot be combined")
+        kind = VARIANTS.get(self.variant, Adapted)
+        unknown = [name for name in self.settings if name not in kind.settings]
+        if unknown:
+            known = ", ".join(kind.settings) or "none"
+            raise LoraError(f"settings holds {unknown[0]!r}, but those of {self.asked_for} are: {known}")
+        self.settings.update(kind.settings | self.settings)
+        kind.check(self)
 
 
 def pattern_matches(pattern: str, module: str) -> bool:
     """Whether a key of ``rank_pattern`` or ``alpha_pattern`` is meant for ``module``, as PEFT reads it."""
-    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+    return re.match(AS_KEY.format(pattern), module) is not None
 
 
 def first_match(patterns: dict, module: str, default):
@@ -115,68 +122,99 @@ def first_match(patterns: dict, module: str, default):
     return next((v for p, v in patterns.items() if pattern_matches(p, module)), default)
 
 
-def check_positive_int(name: str, value) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise LoraError(f"{name} must be a positive int, got {value!r}")
+def check_positive_int(name: str, value) -> int:
+    return _must(isinstance(value, int) and not isinstance(value, bool) and value > 0, name, value, "be a positive int")
 
 
-def _check_number(name: str, value) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise LoraError(f"{name} must be a number, got {value!r}")
-
-
-def _check_alpha(name: str, value) -> None:
-    _check_number(name, value)
-    if not 0 < value < LARGEST:
-        raise LoraError(f"{name} must be positive and finite, got {value!r}")
-
-
-def _check_regex(name: str, value: str, within: str | None = None) -> None:
-    try:
-        re.compile(within or value)
-    except BAD_REGEX as error:
-        raise LoraError(f"{name}: {value!r} is no regular expression: {error}") from None
-
-
-def _names_or_regex(name: str, value) -> tuple[str, ...] | str:
-    if not isinstance(value, str):
-        return _names(name, value)
-    _check_regex(name, value)
+def _must(holds: bool, name: str, value, what: str):
+    if not holds:
+        raise LoraError(f"{name} must {what}, got {value!r}")
     return value
 
 
+def _number(name: str, value) -> float:
+    return _must(isinstance(value, (int, float)) and not isinstance(value, bool), name, value, "be a number")
+
+
+def _alpha(name: str, value) -> float:
+    return _must(0 < _number(name, value) < LARGEST, name, value, "be positive and finite")
+
+
+def _dropout(name: str, value) -> float:
+    return _must(0 <= _number(name, value) < 1, name, value, "lie in [0, 1)")
+
+
+def _flag(name: str, value) -> bool:
+    return _must(isinstance(value, bool), name, value, "be True or False")
+
+
+def _dict(name: str, value) -> dict:
+    return dict(_must(isinstance(value, dict), name, value, "be a dict"))
+
+
+def _regex(name: str, value: str, within: str = "{}") -> str:
+    try:
+        re.compile(within.format(value))
+    except BAD_REGEX as error:
+        raise LoraError(f"{name}: {value!r} is not a valid regular expression: {error}") from None
+    return value
+
+
+def _list(name: str, value, of: str) -> list:
+    # No bare string, though it is iterable: ("classifier") would silently become c, l, a, ...
+    _must(isinstance(value, (list, tuple, range, set, frozenset)), name, value, f"be a list of {of}")
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value)
+
+
 def _names(name: str, value) -> tuple[str, ...]:
-    # A bare string is iterable: ("classifier") would silently become c, l, a, ...
-    if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
-        raise LoraError(f"{name} must be a list of module names, got {value!r}")
-    names = tuple(sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)
+    names = _list(name, value, "module names")
     for entry in names:
         if not isinstance(entry, str) or not entry:
             raise LoraError(f"{name} holds {entry!r}: every entry must be a module's name")
-    if len(set(names)) < len(names):
-        twice = sorted({entry for entry in names if names.count(entry) > 1})
+    twice = sorted({entry for entry in names if names.count(entry) > 1})
+    if twice:
         raise LoraError(f"{name} names {', '.join(twice)} more than once")
+    return tuple(names)
+
+
+def _names_or_regex(name: str, value) -> tuple[str, ...] | str:
+    return _regex(name, value) if isinstance(value, str) else _names(name, value)
+
+
+def _targets(name: str, value) -> tuple[str, ...] | str:
+    if not (names := _names_or_regex(name, value)):
+        raise LoraError(f"{name} is empty: name at least one module to adapt")
     return names
 
 
-def _indices(value) -> tuple[int, ...]:
-    entries = [value] if isinstance(value, int) else value
-    if isinstance(entries, str) or not isinstance(entries, (list, tuple, range, set, frozenset)):
-        raise LoraError(f"layers must be a list of block indices, got {value!r}")
+def _indices(name: str, value) -> tuple[int, ...]:
+    entries = _list(name, [value] if isinstance(value, int) else value, "block indices")
     for entry in entries:
         if not isinstance(entry, int) or isinstance(entry, bool) or entry < 0:
-            raise LoraError(f"layers holds {entry!r}: every entry must be an int from 0 on")
+            raise LoraError(f"{name} holds {entry!r}: every entry must be an int from 0 on")
     if not entries:
-        raise LoraError("layers is empty: name at least one block, or None for all")
+        raise LoraError(f"{name} is empty: name at least one block, or None for all")
     return tuple(sorted(set(entries)))
 
 
-def _patterns(name: str, value, check) -> dict:
-    if not isinstance(value, dict):
-        raise LoraError(f"{name} must be a dict of pattern and value, got {value!r}")
-    for pattern, entry in value.items():
-        if not isinstance(pattern, str) or not pattern:
-            raise LoraError(f"{name} holds {pattern!r}: every key must be a pattern for module names")
-        _check_regex(name, pattern, rf"(.*\.)?({pattern})$")
-        check(f"{name}[{pattern!r}]", entry)
-    return dict(value)
+def _optional(check):
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _patterns(check):
+    def checked(name: str, value) -> dict:
+        for pattern, entry in _dict(name, value).items():
+            if not isinstance(pattern, str) or not pattern:
+                raise LoraError(f"{name} holds {pattern!r}: every key must be a pattern for module names")
+            check(f"{name}[{_regex(name, pattern, AS_KEY)!r}]", entry)
+        return dict(value)
+
+    return checked
+
+
+CHECKS = {
+    "r": check_positive_int, "alpha": _alpha, "target_modules": _targets, "dropout": _dropout,
+    "modules_to_save": _optional(_names), "exclude_modules": _names_or_regex, "layers": _optional(_indices),
+    "rank_pattern": _patterns(check_positive_int), "alpha_pattern": _patterns(_alpha),
+    "rslora": _flag, "dora": _flag, "settings": _dict,
+}  # fmt: skip

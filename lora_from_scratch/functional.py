@@ -73,52 +73,11 @@ class FusedLoRA(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g):
         x, W, A, B, h = ctx.saved_tensors
-        dx, dA, dB = _fused_gradients(g, x, W, A, B, h, ctx.scaling, [ctx.needs_input_grad[i] for i in (0, 3, 4)])
+        dx, dA, dB = fused_gradients(g, x, W, A, B, h, ctx.scaling, [ctx.needs_input_grad[i] for i in (0, 3, 4)])
         return dx, None, None, dA, dB, None
 
 
-class FusedDoRA(torch.autograd.Function):
-    """DoRA's ``y = c (W x + s B A x) + b`` by row, ``c = m / lengths`` [out], around ``FusedLoRA``'s products.
-
-    ``z + b`` is summed as there, so that at the start, where c is 1 and B zero, y is the
-    frozen layer's, bit for bit; one pass makes ``y = c (z + b) + (1 - c) b`` of it. The
-    lengths count as constants. With ``g`` the gradient for y, the factors and x see
-    ``c g``, and ``dm = sum over rows of g z / lengths``. One tensor of y's size is kept
-    beside what ``FusedLoRA`` keeps. c stays in float32 under autocast, whose 16 bits
-    would round the first steps of m away. (Liu et al. 2024, arXiv:2402.09353, equation 11.)
-    """
-
-    @staticmethod
-    def forward(ctx, x, W, bias, A, B, m, lengths, scaling):
-        c = m / lengths
-        if torch.is_autocast_enabled(kind := x.device.type):
-            dtype = torch.get_autocast_dtype(kind)
-            x, W, bias, A, B = (None if t is None else t.to(dtype) for t in (x, W, bias, A, B))
-        z = F.linear(x, W, bias)
-        h = A @ x.reshape(-1, A.shape[1]).T
-        z.view(-1, B.shape[0]).addmm_(h.T, B.T, alpha=scaling)
-        ctx.save_for_backward(x, W, bias, A, B, h, z, c, lengths)
-        ctx.scaling = scaling
-        y = c * z if bias is None else torch.addcmul((1 - c) * bias, z, c)
-        return y.to(z.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        x, W, bias, A, B, h, z, c, lengths = ctx.saved_tensors
-        needs, shape, g = ctx.needs_input_grad, g.shape, g.reshape(-1, B.shape[0])
-        product, dm = g * z.view(g.shape), None
-        if needs[5]:
-            dm = product.sum(0, dtype=c.dtype)
-            if bias is not None:
-                dm -= bias * g.sum(0, dtype=c.dtype)
-            dm /= lengths
-        g = torch.mul(c, g, out=product).view(shape)
-        dx, dA, dB = _fused_gradients(g, x, W, A, B, h, ctx.scaling, [needs[i] for i in (0, 3, 4)])
-        return dx, None, None, dA, dB, dm, None, None
-
-
-def _fused_gradients(g, x, W, A, B, h, s, needs):
+def fused_gradients(g, x, W, A, B, h, s, needs):
     """The gradients of ``W x + s B A x`` for x, A and B, each only where ``needs`` says so."""
     shape, x, g = x.shape, x.reshape(-1, A.shape[1]), g.reshape(-1, B.shape[0])
     dx = dA = dB = u = None

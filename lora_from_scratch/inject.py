@@ -1,55 +1,25 @@
-"""Getting adapters into a model: freeze first, then put adapted layers in the targets' places.
-
-An adapter is a set of modules, by their paths: an adapted layer for every target, and a
-copy of every module that trains in full, such as the head. The base model's own modules
-are kept beside them, so that switching is always the same act: put other modules in
-those places (``install``).
-"""
+"""Getting adapters into a model: freeze first, then put adapted layers in the targets' places."""
 
 import copy
 import warnings
-from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from torch import nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.extras.shared_vector import SharedVectorLinear, share_vector
-from lora_from_scratch.extras.variants import adapted_layer
-from lora_from_scratch.layers import Adapted, trained_tensors
+from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.registry import VARIANTS, Adapted, base_layer_for
+from lora_from_scratch.slots import (
+    Adapters,
+    Injection,
+    activate,
+    adapters_of,
+    disable_adapter,
+    injection_of,
+    install,
+    is_adapted,
+)
 from lora_from_scratch.targets import find_saved, find_targets, inside
-
-
-@dataclass
-class Injection:
-    """One adapter of a model."""
-
-    config: LoraConfig
-    targets: dict[str, str]  # module name -> the pattern in target_modules that took it
-    saved: tuple[str, ...]  # modules that train in full
-    modules: dict[str, nn.Module]  # path -> adapted layer, or copy of a saved module
-
-    def __post_init__(self):
-        if self.config.init == "shared_vector":
-            share_vector([m for m in self.modules.values() if isinstance(m, SharedVectorLinear)])
-
-    def layer(self, target: str) -> Adapted:
-        """The adapted layer of a target."""
-        layer = self.modules[target]
-        assert isinstance(layer, Adapted)
-        return layer
-
-
-@dataclass
-class Adapters:
-    """All adapters of a model, and what it was without them; kept as ``model.lora``."""
-
-    trained_before: frozenset[str]  # parameters that required a gradient before
-    base: dict[str, nn.Module] = field(default_factory=dict)  # path -> the model's own module
-    named: dict[str, Injection] = field(default_factory=dict)
-    active: str | None = None  # None: the base modules are in place
-    trains: str | None = None  # the adapter whose tensors require a gradient
-    by_rows: bool = False  # inside adapter_rows
 
 
 def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
@@ -70,6 +40,25 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     if is_adapted(model):
         raise LoraError("the model has LoRA adapters already: call remove_lora(model), or add_adapter")
     add_prepared(model, "default", prepare(model, config))
+    return model
+
+
+def add_adapter(model: nn.Module, name: str, config: LoraConfig) -> nn.Module:
+    """Add another adapter beside those that ``model`` has, make it the active one, return the model.
+
+    It has factors and a head of its own, and may have other targets, ranks and a variant
+    of its own. It is made from the base, not from the adapter that was active.
+
+    Raises:
+        LoraError: the model has no adapters yet (``add_lora``), the name is taken or no
+            string, they are merged, or see ``add_lora``. The model is then as it was.
+    """
+    injection_of(model)
+    if name in adapters_of(model).named:
+        raise LoraError(f"there is an adapter {name!r} already: delete_adapter(model, {name!r}) first")
+    with disable_adapter(model):
+        add_prepared(model, name, prepare(model, config))
+    activate(model, name)
     return model
 
 
@@ -101,6 +90,27 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
 
 
+def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
+    """The layer that takes the place of ``base``, whose full name is ``name``.
+
+    Raises:
+        LoraError: there is no such variant for a module of this type, or the layer refuses ``base``.
+    """
+    plain = base_layer_for(base)
+    assert plain is not None  # find_targets would have refused it
+    if config.variant and not plain.takes_variants:
+        raise LoraError(f"target {name!r} is of type {type(base).__name__}, for which there is no {config.asked_for}")
+    kind: Any = VARIANTS[config.variant] if config.variant else plain
+    r, alpha = config.rank_and_alpha(name)
+    try:
+        layer = kind(base, r, alpha, config.dropout, config.rslora, **config.settings)
+    except LoraError as error:
+        raise LoraError(f"target {name!r}: {error}") from None
+    if config.init == "gaussian" and hasattr(layer, "lora_A"):
+        nn.init.normal_(layer.lora_A.weight, std=1 / r)
+    return layer
+
+
 def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     """Register a prepared adapter under ``name`` and make it the active one.
 
@@ -127,114 +137,8 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
     moving = [name for name in norms if not any(inside(name, other) for other in injection.saved)]
     if moving:
-        warnings.warn(
-            f"{', '.join(moving)}: running statistics move while training, frozen or not, and are in no adapter's file; "
-            "name these modules in modules_to_save, or keep them in eval mode", stacklevel=3,
-        )  # fmt: skip
+        hint = "are in no adapter's file; name these modules in modules_to_save, or keep them in eval mode"
+        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=3)
     adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
     adapters.named[name] = injection
     activate(model, name)
-
-
-def activate(model: nn.Module, name: str) -> None:
-    """Put one adapter in place; it trains and no other does."""
-    install(model, name)
-    adapters = adapters_of(model)
-    for other in {adapters.trains or name, name}:  # of many, no others are touched: a switch stays short
-        if other not in adapters.named:
-            continue  # deleted since
-        injection = adapters.named[other]
-        for path, module in injection.modules.items():
-            saved = path in injection.saved
-            for p in module.parameters() if saved else trained_tensors(module).values():
-                p.requires_grad_(other == name)
-    adapters.trains = name
-
-
-def install(model: nn.Module, name: str | None) -> None:
-    """Put the modules of an adapter in their places, or with None those of the base.
-
-    Raises:
-        LoraError: the active adapter is merged.
-    """
-    adapters = adapters_of(model)
-    if is_merged(model):
-        raise LoraError("the adapters are merged into the weights: call unmerge(model) first")
-    if None not in (name, adapters.active) and name != adapters.active:
-        install(model, None)  # from adapter to adapter by way of the base, whose weights it has
-    wanted = adapters.base | (adapters.named[name].modules if name else {})
-    swap = {}
-    for path, new in wanted.items():
-        old = model.get_submodule(path)
-        if new is not old:
-            hand_over(old, new)
-            swap[id(old)] = new
-    for parent in list(model.modules()):  # by identity: a module may stand in several places
-        for key, child in parent._modules.items():
-            if id(child) in swap:
-                parent._modules[key] = swap[id(child)]
-    adapters.active = name
-
-
-def is_adapted(model: nn.Module) -> bool:
-    """Whether ``model`` has adapters, active or not."""
-    return isinstance(getattr(model, "lora", None), Adapters) or bool(lora_layers(model))
-
-
-def is_merged(model: nn.Module) -> bool:
-    """Whether any adapter of ``model`` is merged into its weight."""
-    return any(layer.unmerged_weight is not None for _, layer in lora_layers(model))
-
-
-def lora_layers(model: nn.Module) -> list[tuple[str, Adapted]]:
-    """Every adapted layer in place in ``model``, with its full name."""
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, Adapted)]
-
-
-def adapters_of(model: nn.Module) -> Adapters:
-    """All that is known of the adapters of ``model``.
-
-    Raises:
-        LoraError: the model was never adapted.
-    """
-    adapters = getattr(model, "lora", None)
-    if not isinstance(adapters, Adapters):
-        raise LoraError("the model has no LoRA adapters: call add_lora(model, config) first")
-    return adapters
-
-
-def injection_of(model: nn.Module) -> Injection:
-    """The active adapter of ``model``.
-
-    Raises:
-        LoraError: the model was never adapted, or its adapters are switched off.
-    """
-    adapters = adapters_of(model)
-    if adapters.active is None:
-        raise LoraError("the adapters are switched off: leave disable_adapter or adapter_rows first")
-    return adapters.named[adapters.active]
-
-
-def hand_over(old: nn.Module, new: nn.Module) -> None:
-    """Give ``new`` the mode, device and type of ``old``, and of a target its base parameters.
-
-    They may have changed since it was last in place: ``model.cuda()`` and
-    ``load_state_dict(..., assign=True)`` reach only the modules that are.
-    """
-    if isinstance(old, Adapted) or isinstance(new, Adapted):
-        weight = old.weight
-        assert isinstance(weight, nn.Parameter)
-        new.weight = weight
-        if not isinstance(new, nn.Embedding):
-            new.bias = old.bias
-        own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []
-        for tensor in own:
-            wide = torch.promote_types(tensor.dtype, weight.dtype) if tensor.is_floating_point() else tensor.dtype
-            tensor.data = tensor.data.to(weight.device, wide)
-        new.train(old.training)
-    else:
-        like = dict(old.named_parameters()) | dict(old.named_buffers())
-        for name, tensor in [*new.named_parameters(), *new.named_buffers()]:
-            tensor.data = tensor.data.to(like[name].device, like[name].dtype)
-        for one, other in zip(old.modules(), new.modules(), strict=True):
-            other.training = one.training

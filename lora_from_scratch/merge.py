@@ -5,9 +5,9 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import adapters_of, injection_of, install, lora_layers
-from lora_from_scratch.layers import Adapted, merged_weight
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.registry import Adapted
+from lora_from_scratch.slots import adapters_of, injection_of, install, lora_layers
 
 
 @torch.no_grad()
@@ -24,11 +24,11 @@ def merge(model: nn.Module) -> nn.Module:
             module, which the merge would change as well, or its type cannot hold the sum.
             The model is then as it was.
     """
-    layers = _adapted(model)
+    layers = adapted_layers(model)
     merged = [name for name, layer in layers if layer.unmerged_weight is not None]
     if merged:
         raise LoraError(f"already merged: {_some(merged)}; merging twice would add the update twice")
-    _refuse_tied(model, layers)
+    refuse_tied(model, layers)
     new = [merged_weight(name, layer) for name, layer in layers]  # all of them, before any is written
     for (_, layer), weight in zip(layers, new, strict=True):
         layer.unmerged_weight = layer.weight.detach().clone()
@@ -43,7 +43,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     Raises:
         LoraError: no adapters, or they are not merged. The model is then as it was.
     """
-    layers = _adapted(model)
+    layers = adapted_layers(model)
     apart = [name for name, layer in layers if layer.unmerged_weight is None]
     if apart:
         raise LoraError(f"not merged: {_some(apart)}; there is nothing to unmerge")
@@ -64,7 +64,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     Raises:
         LoraError: as of ``merge``; an adapter that is merged already is simply kept.
     """
-    layers = _adapted(model)
+    layers = adapted_layers(model)
     injection = injection_of(model)
     if any(layer.unmerged_weight is None for _, layer in layers):
         merge(model)
@@ -77,44 +77,23 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     return model
 
 
-@torch.no_grad()
-def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the merged model under the base model's names; ``model`` is left alone.
-
-    It holds no adapter keys, so it loads strictly into an unadapted model of the same
-    architecture: ``base.load_state_dict(merged_state_dict(model))``.
-
-    Raises:
-        LoraError: the model has no adapters, a target's weight is tied to another
-            module, whose copy the merged weight would overwrite on loading, or its type
-            cannot hold the sum.
-    """
-    _refuse_tied(model, _adapted(model))
-    # A module may stand in several places, and each has its names in the state dict.
-    layers = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, Adapted)}
-    state = {}
-    for name, tensor in model.state_dict().items():
-        owner = next((layer for layer in layers if name.startswith(layer + ".")), None)
-        if owner is None:
-            state[name] = tensor.detach().clone()
-        elif name in (f"{owner}.weight", f"{owner}.bias"):
-            layer = layers[owner]
-            new = name.endswith(".weight") and layer.unmerged_weight is None
-            state[name] = (merged_weight(owner, layer) if new else tensor).detach().clone()
-    return state
+def merged_weight(name: str, layer: Adapted) -> Tensor:
+    """``layer.merged_weight()``, with the layer's name in front of what it refuses."""
+    try:
+        return layer.merged_weight()
+    except LoraError as error:
+        raise LoraError(f"{name}: {error}") from None
 
 
-def _refuse_tied(model: nn.Module, layers) -> None:
+def refuse_tied(model: nn.Module, layers) -> None:
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
     tied = [name for name, layer in layers if owners[id(layer.weight)] > 1]
     if tied:
-        raise LoraError(
-            f"the weight of {_some(tied)} is tied to another module, which merging would change "
-            "as well: untie it, or leave the adapter unmerged"
-        )
+        hint = "which merging would change as well: untie it, or leave the adapter unmerged"
+        raise LoraError(f"the weight of {_some(tied)} is tied to another module, {hint}")
 
 
-def _adapted(model: nn.Module) -> list[tuple[str, Adapted]]:
+def adapted_layers(model: nn.Module) -> list[tuple[str, Adapted]]:
     injection_of(model)  # raises where there is nothing to merge
     return lora_layers(model)
 

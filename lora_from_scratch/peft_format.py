@@ -1,17 +1,27 @@
-"""``adapter_config.json`` as PEFT writes and reads it, to and from ``LoraConfig``."""
+"""PEFT's format: the fields of ``adapter_config.json``, to and from ``LoraConfig``, and the tensors' keys."""
 
+import json
 import re
 import warnings
 from collections import Counter
 from pathlib import Path
 
-from torch import nn
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
-from lora_from_scratch.config import BAD_REGEX, LoraConfig, LoraError
-from lora_from_scratch.inject import Injection
-from lora_from_scratch.layers import LoRAConv1D
+from lora_from_scratch.config import BAD_REGEX, LoraConfig
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.layers import LoRALinear, trained_tensors
+from lora_from_scratch.registry import VARIANTS, Adapted
+from lora_from_scratch.slots import Injection
 from lora_from_scratch.targets import ends_in, exactly, inside
 
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ROOT, PREFIX = "base_model.", "base_model.model."  # of what an adapter's layers share; of what lies in the model
+PROBES = "lora_probes"
+SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 NEEDED = ("peft_type", "r", "lora_alpha", "target_modules")
 # Fields that do not change what the adapter computes on this base. fan_in_fan_out tells
 # how the base stores its weights, which the base's own modules tell us, too.
@@ -20,20 +30,19 @@ IGNORED = {
     "peft_version", "ensure_weight_tying", "megatron_core", "qalora_group_size", "fan_in_fan_out",
 }  # fmt: skip
 READ = {
-    "lora_dropout", "modules_to_save", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
-    "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights", "vector_size",
+    "lora_dropout", "modules_to_save", "use_rslora", "rank_pattern", "alpha_pattern",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights",
 }  # fmt: skip
 # Starts that leave the base's weights alone; the others (pissa, olora, loftq, corda, ...) do not.
 HARMLESS_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
-NATIVE = {"lora_xs": "LORA_XS", "shared_vector": "SHARED_VECTOR"}  # what PEFT has no type for
 
 
 def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
     """The config of an adapter as PEFT's fields; ``plain``: it is written as plain A and B."""
     config = injection.config
     if plain:  # ranks and scalings as the factors have them, whatever made them
-        ranks = {n: injection.layer(n).factors()[0].shape[0] for n in injection.targets}
-        alphas = {n: injection.layer(n).scaling * ranks[n] for n in injection.targets}
+        ranks = {n: layer.factors()[0].shape[0] for n, layer in injection.layers.items()}
+        alphas = {n: layer.scaling * ranks[n] for n, layer in injection.layers.items()}
     else:
         ranks = {n: config.rank_and_alpha(n)[0] for n in injection.targets}
         alphas = {n: config.rank_and_alpha(n)[1] for n in injection.targets}
@@ -41,8 +50,8 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
     alpha, alpha_pattern = _pattern(alphas)
     names = {name for name, _ in model.named_modules()}
     taken = {name for name in names for target in injection.targets if ends_in(name, target)}
-    return {
-        "peft_type": "LORA" if plain else NATIVE.get(config.init, "LORA"),
+    fields = {
+        "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": None,
         "inference_mode": True,
@@ -55,10 +64,20 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
         "alpha_pattern": alpha_pattern,
         "modules_to_save": list(injection.saved) or None,
         "bias": "none",
-        "fan_in_fan_out": any(isinstance(module, LoRAConv1D) for module in injection.modules.values()),
+        "fan_in_fan_out": any(isinstance(m, LoRALinear) and m.transposed for m in injection.modules.values()),
         "use_rslora": config.rslora and not plain,
-        "use_dora": config.dora,
-    } | ({"vector_size": config.vector_size} if config.vector_size and not plain else {})
+        "use_dora": False,
+    }
+    if plain or not config.variant:
+        return fields
+    fields = VARIANTS[config.variant].to_peft(fields, config.settings)
+    read_as, _ = _variant(fields)
+    if read_as != config.variant:
+        raise LoraError(
+            f"{config.asked_for} would be read back as {read_as or 'plain LoRA'}: its class needs a peft_type of its "
+            "own, or saved_plain if its factors say everything"
+        )
+    return fields
 
 
 def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
@@ -71,14 +90,17 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
         LoraError: a field is missing, has a value of the wrong kind, or asks for what
             this package does not compute.
     """
+    variant, fields = _variant(fields)
     missing = [name for name in NEEDED if name not in fields]
     if missing:
         raise LoraError(f"{path} lacks {', '.join(missing)}")
-    if fields["peft_type"] not in ("LORA", *NATIVE.values()):
-        raise LoraError(f"{path}: peft_type is {fields['peft_type']!r}, expected 'LORA'")
+    if not variant and fields["peft_type"] != "LORA":
+        known = dict.fromkeys(["LORA", *(kind.peft_type for kind in VARIANTS.values())])
+        raise LoraError(f"{path}: peft_type is {fields['peft_type']!r}, expected one of {', '.join(known)}")
+    own = VARIANTS[variant].settings if variant else {}
     if fields.get("bias", "none") != "none":
         raise LoraError(f"{path}: bias is {fields['bias']!r}, expected 'none'")
-    known = {"bias", *NEEDED, *IGNORED, *READ}
+    known = {"bias", *NEEDED, *IGNORED, *READ, *own}
     unknown = [n for n, v in fields.items() if n not in known and v not in (None, False, [], {}, "")]
     if unknown:
         raise LoraError(f"{path}: {', '.join(unknown)} set, which this package does not support")
@@ -88,7 +110,6 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
             f"{path}: init_lora_weights is {init!r}, with which PEFT changes the base's weights; "
             "save it there converted to plain LoRA (path_initial_model_for_weight_conversion)"
         )
-    inits = {kind: init for init, kind in NATIVE.items()}
     try:
         saved = _saved(model, fields.get("modules_to_save") or [], keys)
         return LoraConfig(
@@ -100,14 +121,85 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
             rank_pattern=fields.get("rank_pattern") or {},
             alpha_pattern=fields.get("alpha_pattern") or {},
             rslora=fields.get("use_rslora", False),
-            dora=fields.get("use_dora", False),
-            init=inits.get(fields["peft_type"], "kaiming"),
-            vector_size=fields.get("vector_size"),
+            settings={name: fields[name] for name in own if name in fields},
+            **LoraConfig.asking_for(variant),
         )
     except LoraError as error:
         raise LoraError(f"{path}: {error}") from None
     except (TypeError, AttributeError, *BAD_REGEX) as error:  # a value of a kind that no rule of PEFT's reads
         raise LoraError(f"{path}: the fields that name modules cannot be read: {error}") from None
+
+
+def places_of(injection: Injection, plain: bool = False) -> dict[str, Tensor]:
+    """What a file holds, by the file's keys: with ``plain``, each variant's factors instead of what trains in it."""
+    places: dict[str, Tensor] = {}
+    seen: set[int] = set()  # a parameter that several layers share comes once
+    for name, module in injection.modules.items():
+        owned: dict[str, Tensor] = {}
+        if not isinstance(module, Adapted):
+            owned = module.state_dict(keep_vars=True)
+        elif plain and module.variant:
+            owned = module.plain()
+        else:
+            places |= {ROOT + key: t for key, t in module.shared().items()}
+            owned |= {key: t for key, t in trained_tensors(module).items() if id(t) not in seen}
+        seen |= {id(t) for t in owned.values()}
+        places |= {f"{PREFIX}{name}.{key}": t for key, t in owned.items()}
+    return places
+
+
+def probes_of(injection: Injection) -> dict[str, Tensor]:
+    """By which a file's reader sees whether what is frozen and in no file is the same: see ``Adapted.probes``."""
+    found = {name: layer.probes() for name, layer in injection.layers.items()}
+    return {f"{PREFIX}{name}.{PROBES}": t for name, t in found.items() if t is not None}
+
+
+def serialise(tensors: dict[str, Tensor], fields: dict) -> bytes:
+    """A safetensors file whose bytes depend on its contents alone: the library shuffles the metadata.
+
+    Those of the config's fields that no shape betrays are in it as well, so that the two files belong together.
+    """
+    settings = {name: fields[name] for name in SETTINGS if name in fields}
+    metadata = {"format": "pt", "lora_settings": json.dumps(settings)}
+    data = save(tensors, metadata)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end]) | {"__metadata__": metadata}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors of a file, and the settings that it was written with, if it says them."""
+    if not path.exists():
+        raise LoraError(f"{path} does not exist: is {path.parent} an adapter's folder?")
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {}).get("lora_settings", "{}"))
+        if not isinstance(settings, dict):
+            raise ValueError("lora_settings is not a JSON object")
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+        raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
+    foreign = sorted(key for key in tensors if not key.startswith(ROOT))
+    if foreign:
+        raise LoraError(f"{path}: keys without {ROOT!r} in front: {', '.join(foreign)}")
+    return tensors, settings
+
+
+def without_base(tensors: dict[str, Tensor], injection: Injection) -> dict[str, Tensor]:
+    """Without an embedding's frozen weight, which PEFT may put into a file, if it is that of this base."""
+    own = {f"{PREFIX}{name}.base_layer.weight": layer.weight for name, layer in injection.layers.items()}
+    return {k: t for k, t in tensors.items() if k not in own or not torch.equal(t, own[k].to(t))}
+
+
+def _variant(fields: dict) -> tuple[str, dict]:
+    """Which variant a file's fields are those of, if any, and what they say in plain LoRA's fields and its settings."""
+    for name, kind in VARIANTS.items():
+        translated = kind.from_peft(fields)
+        if translated is not None:
+            return name, translated
+    return "", fields
 
 
 def _pattern(values: dict) -> tuple[object, dict]:

@@ -1,12 +1,12 @@
 """What trains, and why: an account of every parameter of a model."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from lora_from_scratch.extras.nf4 import NF4Linear
-from lora_from_scratch.inject import Adapters, lora_layers
-from lora_from_scratch.layers import LoRANF4Linear, trained_tensors
+from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.slots import Adapters, lora_layers
 from lora_from_scratch.targets import head_modules, inside
 
 
@@ -48,40 +48,34 @@ class ParameterReport:
         """Tensors of an adapted model that train although nothing asked for it."""
         return tuple(t.name for t in self.trained if self.matched and t.reason == "not frozen")
 
+    @property
+    def trainable_share(self) -> float:
+        """Which share of all parameters trains."""
+        return self.trainable / self.total if self.total else 0.0
+
     def as_dict(self) -> dict:
         """The report as plain data, for JSON."""
-        totals = {
-            "trainable": self.trainable,
-            "trainable_without_head": self.trainable_without_head,
-            "trainable_share": self.trainable / self.total if self.total else 0.0,
-        }
-        return asdict(self) | totals
+        totals = ("trainable", "trainable_without_head", "trainable_share")
+        return asdict(self) | {name: getattr(self, name) for name in totals}
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.base:>13,}  parameters of the base model, its head included",
-            f"{self.adapters:>13,}  added by adapters",
-            f"{self.trainable:>13,}  train ({_share(self.trainable, self.total)} of {self.total:,})",
-        ]
-        if self.head:
-            verb = "trains" if self.head_trains else "is frozen"
-            lines.append(f"{self.head:>13,}  in the head, which {verb}")
-            lines.append(f"{self.trainable_without_head:>13,}  train outside the head")
+        verb, share = "trains" if self.head_trains else "is frozen", f"{self.trainable_share:.3%}".replace("%", " %")
+        counts = {
+            "parameters of the base model, its head included": self.base,
+            "added by adapters": self.adapters,
+            f"train ({share if self.total else 'none'} of {self.total:,})": self.trainable,
+        } | ({f"in the head, which {verb}": self.head, "train outside the head": self.trainable_without_head} if self.head else {})
+        lines = [f"{count:>13,}  {what}" for what, count in counts.items()]
         lines.append(f"{self.adapter_bytes:>13,}  bytes for what trains, in a file")
-        counts = list(self.matched.items())
-        if len(counts) > 12:  # an adapter read from a file names every module in full
-            lines.append(f"{len(counts)} targets matched {sum(self.matched.values())} modules")
+        if len(self.matched) > 12:  # an adapter read from a file names every module in full
+            lines.append(f"{len(self.matched)} targets matched {sum(self.matched.values())} modules")
         else:
-            lines += [f"target {pattern!r} matched {n} modules" for pattern, n in counts]
+            lines += [f"target {pattern!r} matched {n} modules" for pattern, n in self.matched.items()]
         if self.unexpected:
             lines.append(f"NOT FROZEN, though nothing asked for it: {', '.join(self.unexpected)}")
-        lines.append("")
         width = max((len(t.name) for t in self.trained), default=4)
-        lines += [
-            f"{t.name:<{width}}  {str(list(t.shape)):>13}  {t.parameters:>9,}  {t.reason}"
-            for t in self.trained
-        ]
-        return "\n".join(lines)
+        rows = [f"{t.name:<{width}}  {str(list(t.shape)):>13}  {t.parameters:>9,}  {t.reason}" for t in self.trained]
+        return "\n".join([*lines, "", *rows])
 
 
 def parameter_report(model: nn.Module) -> ParameterReport:
@@ -92,42 +86,21 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
     """
     adapters = getattr(model, "lora", None)
-    injection = None
-    if isinstance(adapters, Adapters) and adapters.active is not None:
-        injection = adapters.named[adapters.active]
+    injection = adapters.named.get(adapters.active) if isinstance(adapters, Adapters) else None
     factors = {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
-    heads = head_modules(model)
-    saved = injection.saved if injection else ()
-
-    quantised = [m for m in model.modules() if isinstance(m, (NF4Linear, LoRANF4Linear))]
-    stands_for = {id(m.weight): m.in_features * m.out_features for m in quantised}  # whose tensors are bytes
-
+    heads, saved = head_modules(model), injection.saved if injection else ()
+    # A module whose weight is bytes, such as NF4Linear, says how many weights they stand for.
+    stands_for = {id(m.weight): m.stands_for for m in model.modules() if hasattr(m, "stands_for")}
     total = added = head = size = 0
     trained = []
     for name, p in model.named_parameters():  # yields a tied parameter once
-        is_factor = id(p) in factors
-        is_head = any(inside(name, module) for module in heads)
-        total += stands_for.get(id(p), p.numel())
-        added += p.numel() * is_factor
-        head += stands_for.get(id(p), p.numel()) * is_head
+        count, is_factor = stands_for.get(id(p), p.numel()), id(p) in factors
+        is_head, in_full = (any(inside(name, module) for module in group) for group in (heads, saved))
+        total, added, head = total + count, added + count * is_factor, head + count * is_head
         if p.requires_grad:
             size += p.numel() * p.element_size()
-            in_full = any(inside(name, module) for module in saved)
             reason = "adapter" if is_factor else "head" if is_head else "saved" if in_full else "not frozen"
             trained.append(TrainedTensor(name, tuple(p.shape), p.numel(), reason))
-
-    patterns = list(injection.targets.values()) if injection else []
-    return ParameterReport(
-        total=total,
-        base=total - added,
-        adapters=added,
-        head=head,
-        head_trains=any(t.reason == "head" for t in trained),
-        trained=tuple(trained),
-        matched={pattern: patterns.count(pattern) for pattern in dict.fromkeys(patterns)},
-        adapter_bytes=size,
-    )
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.3f} %" if whole else "none"
+    head_trains = any(t.reason == "head" for t in trained)
+    matched = dict(Counter(injection.targets.values())) if injection else {}
+    return ParameterReport(total, total - added, added, head, head_trains, tuple(trained), matched, size)

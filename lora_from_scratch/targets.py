@@ -5,8 +5,9 @@ import re
 
 from torch import nn
 
-from lora_from_scratch.config import LoraConfig, LoraError, pattern_matches
-from lora_from_scratch.extras.nf4 import NF4Linear
+from lora_from_scratch.config import LoraConfig, pattern_matches
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.registry import BASES, base_layer_for
 
 # These read `.weight` of their linears directly in some paths and would skip the adapter.
 BYPASSES = ("MultiheadAttention", "TransformerEncoderLayer", "WavLMAttention")
@@ -99,9 +100,9 @@ def _is_classifier(model: nn.Module) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it is a plain linear, of floats or NF4, or GPT-2's ``Conv1D`` (told by name: no import for its sake)."""
-    kind = type(module)
-    return kind in (nn.Linear, NF4Linear) or (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
+    """Whether it is a linear layer of a type that can be adapted."""
+    layer = base_layer_for(module)
+    return layer is not None and issubclass(layer, nn.Linear)
 
 
 def exactly(names) -> str:
@@ -123,23 +124,21 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
     """Those of ``names`` that are wanted, each with the pattern that took it."""
     known = names
     if field == "target_modules":  # near misses are sought among what can be adapted
-        known = [n for n, module in names.items() if _can_adapt(module)]
-    if wanted == "all-linear" and field == "target_modules":
-        return dict.fromkeys(_all_linear(model), wanted)
+        known = [n for n, module in names.items() if base_layer_for(module)]
+        if wanted == "all-linear":
+            return dict.fromkeys(_all_linear(model), wanted)
     if isinstance(wanted, str):
         found = {name: wanted for name in names if re.fullmatch(wanted, name)}
         if not found:
             hint = f" (as a list, [{wanted!r}], it would)" if any(ends_in(n, wanted) for n in names) else ""
-            hint += _near(wanted, known)
-            raise LoraError(f"{field}: the regular expression {wanted!r} matches no full name{hint}")
+            raise LoraError(f"{field}: the regular expression {wanted!r} matches no full name{hint}{_near(wanted, known)}")
         return found
     found = {}
     for pattern in wanted:
         taken = [name for name in names if ends_in(name, pattern)]
         if not taken:
             raise LoraError(f"{field}: {pattern!r} matches nothing{_near(pattern, known)}")
-        for name in taken:
-            found.setdefault(name, pattern)
+        found |= {name: pattern for name in taken if name not in found}
     return found
 
 
@@ -148,52 +147,41 @@ def _all_linear(model: nn.Module) -> list[str]:
     getters = (getattr(module, "get_output_embeddings", None) for module in model.modules())
     outputs = {id(get()) for get in getters if get}
     head = head_modules(model)
-    names = [
-        name for name, module in model.named_modules()
-        if is_linear(module) and id(module) not in outputs
-        and not any(inside(name, h) for h in head)
-    ]  # fmt: skip
+    linears = [name for name, module in model.named_modules() if is_linear(module) and id(module) not in outputs]
+    names = [name for name in linears if not any(inside(name, h) for h in head)]
     if not names:
-        raise LoraError("target_modules is 'all-linear', but the model has no linear outside its head")
+        raise LoraError("target_modules is 'all-linear', but the model has no linear layer outside its head")
     return names
 
 
 def _in_layers(found: dict[str, str], layers: tuple[int, ...]) -> dict[str, str]:
     index = {name: next((int(p) for p in name.split(".") if p.isdigit()), None) for name in found}
     there = sorted({i for i in index.values() if i is not None})
-    wrong = [i for i in layers if i not in there]
-    if wrong:
+    if wrong := [str(i) for i in layers if i not in there]:
         have = f"have the indices {', '.join(map(str, there))}" if there else "have no index in their names"
-        raise LoraError(f"layers: {', '.join(map(str, wrong))} out of range: the targets {have}")
+        raise LoraError(f"layers: {', '.join(wrong)} out of range: the targets {have}")
     kept = {name: pattern for name, pattern in found.items() if index[name] in layers}
-    lost = sorted(set(found.values()) - set(kept.values()))
-    if lost:
-        raise LoraError(f"layers: none of the modules of {', '.join(map(repr, lost))} lies in the blocks {', '.join(map(str, layers))}")
+    if lost := sorted(set(found.values()) - set(kept.values())):
+        raise LoraError(f"layers: no module of {', '.join(map(repr, lost))} lies in the blocks {', '.join(map(str, layers))}")
     return kept
 
 
 def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
     if not name:
-        raise LoraError("the target is the model itself, which stands in no place: wrap it, nn.Sequential(model)")
+        raise LoraError("the target is the model itself, which has no parent to be replaced in: wrap it, nn.Sequential(model)")
     module = modules[name]
     for path, parent in modules.items():
         if (not path or inside(name, path)) and any(kind.__name__ in BYPASSES for kind in type(parent).__mro__):
-            where = f"target {name!r} lies inside {type(parent).__name__}"
-            raise LoraError(f"{where}, which reads its weight directly and would ignore the adapter")
-    if not _can_adapt(module):
+            hint = "which reads its weight directly and would ignore the adapter"
+            raise LoraError(f"target {name!r} lies inside {type(parent).__name__}, {hint}")
+    if base_layer_for(module) is None:
         linears = [n for n, m in modules.items() if inside(n, name) and is_linear(m)]
-        hint = f"; linears inside it: {', '.join(linears[:3])}" if linears else ""
-        what = f"target {name!r} is a {type(module).__name__}"
-        raise LoraError(f"{what}, but only nn.Linear, Conv1D and nn.Embedding can be adapted{hint}")
+        hint = f"; linear layers inside it: {', '.join(linears[:3])}" if linears else ""
+        types = ", ".join(kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__ for kind in BASES)
+        raise LoraError(f"target {name!r} is of type {type(module).__name__}, expected one of {types}{hint}")
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     if any(hooks) or "forward" in vars(module):
-        raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter drops: set them later")
-
-
-def _can_adapt(module: nn.Module) -> bool:
-    # Position embeddings are subclasses, too, and compute something else.
-    scaled = isinstance(module, nn.Embedding) and type(module).__name__.endswith("ScaledWordEmbedding")
-    return is_linear(module) or type(module) is nn.Embedding or scaled
+        raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter would drop: set them later")
 
 
 def _near(pattern: str, names) -> str:
@@ -204,4 +192,4 @@ def _near(pattern: str, names) -> str:
     if near:
         return f"; did you mean {', '.join(map(repr, near))}?"
     last = sorted({n.split(".")[-1] for n in names if not n.split(".")[-1].isdigit()})
-    return f"; what there is ends in {', '.join(last[:12])}" if last else "; there is nothing to choose from"
+    return f"; the names that exist end in {', '.join(last[:12])}" if last else "; there are no modules to choose from"

@@ -12,7 +12,7 @@ from torch import nn
 
 from exercises.judge import expect, judged, run
 from lora_from_scratch import LoraConfig, add_lora, merge
-from lora_from_scratch.inject import lora_layers
+from lora_from_scratch.slots import lora_layers
 
 TOY = LoraConfig(r=2, alpha=4, target_modules=("up",), modules_to_save=("classifier",))
 _generator = torch.Generator().manual_seed(7)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from exercises.judge import close, compare, expect, given, judged, number, run, run_or_none, tensor
 from lora_from_scratch import LoraConfig, add_lora
-from lora_from_scratch.inject import lora_layers
+from lora_from_scratch.slots import lora_layers
 from study import records
 from study.retention import greatest_cosines
 

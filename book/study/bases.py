@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.extras.variants import LoRAXSLinear
+from lora_from_scratch.extras.lora_xs import LoRAXSLinear
 from lora_from_scratch.finetune.batches import collate, tokenise
 from lora_from_scratch.finetune.model import TextClassifier
-from lora_from_scratch.inject import lora_layers
+from lora_from_scratch.slots import lora_layers
 
 ROWS = 32  # a batch
 

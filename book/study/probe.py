@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lora_from_scratch.finetune import Split, TextClassifier, TextData, evaluate, load_classifier
 from lora_from_scratch.finetune.evaluate import predict_features
-from lora_from_scratch.layers import Adapted, merged_weight
+from lora_from_scratch.merge import merged_weight
+from lora_from_scratch.registry import Adapted
 
 from .controls import noise_like
 from .neutral import SENTENCES

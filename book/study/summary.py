@@ -59,7 +59,7 @@ def summarise(records: list[dict]) -> list[Summary]:
     groups = defaultdict(list)
     for r in records:
         train = asdict(TrainConfig()) | r["train"] | {"seed": None}  # an older record lacks what was then no choice
-        lora = asdict(LoraConfig()) | r["lora"]
+        lora = asdict(LoraConfig()) | {"vector_size": None} | r["lora"]
         setting = [r["backbone"], r.get("max_length"), lora, train, r["history"]["precision"], r.get("quantize")]
         groups[json.dumps(setting, sort_keys=True)].append(r)
     rows = [_summary(runs) for runs in groups.values()]

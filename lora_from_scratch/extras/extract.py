@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.nf4 import NF4Linear
-from lora_from_scratch.inject import add_lora, injection_of, is_adapted, remove_lora
-from lora_from_scratch.layers import Adapted
+from lora_from_scratch.inject import add_lora, remove_lora
+from lora_from_scratch.registry import Adapted
+from lora_from_scratch.slots import injection_of, is_adapted
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import find_saved, find_targets, inside
 
@@ -38,8 +40,8 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
             start of its own, the base is quantised, or see ``add_lora``. ``base`` is then as it was.
     """
     targets = find_targets(base, config)
-    if config.dora or config.init not in ("kaiming", "gaussian"):
-        raise LoraError("extract_lora makes plain LoRA: neither dora nor another init can be asked for")
+    if config.variant:
+        raise LoraError(f"extract_lora makes plain LoRA, but the config asks for {config.asked_for}")
     if any(isinstance(base.get_submodule(name), NF4Linear) for name in targets):
         raise LoraError("the base is quantised: dequantize_linears first, and extract from floats")
     if is_adapted(tuned):
@@ -57,7 +59,7 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
     add_lora(base, config)
     adapter = injection_of(base)
     try:
-        result = {name: _extract(adapter.layer(name), theirs[f"{name}.weight"]) for name in targets}
+        result = {name: _extract(adapter.layers[name], theirs[f"{name}.weight"]) for name in targets}
     except LoraError:
         remove_lora(base)
         raise
@@ -68,11 +70,12 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
 
 def _extract(layer: Adapted, tuned: Tensor) -> Extraction:
     tuned = tuned.to(layer.weight.device).double()
-    delta = (tuned.T if layer.transposed else tuned) - layer.matrix().double()
+    matrix = layer.matrix().double()
+    delta = (tuned.T if layer.transposed else tuned).reshape(matrix.shape) - matrix
     U, S, V = truncated_svd(delta, layer.r)
     root = (S / layer.scaling).sqrt()
     A, B = layer.factors()
     A.copy_(root[:, None] * V)
     B.copy_(U * root)
-    error, change = (layer.matrix() + delta - layer.adapted_matrix()).norm().item(), delta.norm().item()
+    error, change = (matrix + delta - layer.adapted_matrix()).norm().item(), delta.norm().item()
     return Extraction(error, change, 1 - (error / change) ** 2 if change else 1.0)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import adapters_of
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.slots import adapters_of
 
 
 class SharedLock:

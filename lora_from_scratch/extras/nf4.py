@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_from_scratch.config import LoraError
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.functional import lora_forward
+from lora_from_scratch.layers import LoRALinear
 
 BLOCK = 64  # weights that share an absmax
 GROUP = 256  # blocks whose absmax share a scale
@@ -187,6 +189,11 @@ class NF4Linear(nn.Module):
         self.bias = linear.bias
         self.train(linear.training)
 
+    @property
+    def stands_for(self) -> int:
+        """How many weights the bytes of ``weight`` stand for."""
+        return self.in_features * self.out_features
+
     def matrix(self) -> Tensor:
         """Ŵ [out, in] in float32."""
         return dequantize_nf4(self.weight, (self.out_features, self.in_features))
@@ -196,3 +203,32 @@ class NF4Linear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class LoRANF4Linear(LoRALinear, adapts=NF4Linear):
+    """``LoRALinear`` on a base of 4 bits: ``y = Ŵ x + b + s B A x``, Ŵ the rounded W.
+
+    It shares the bytes of the ``NF4Linear`` that it replaces. The gradient for x goes
+    through Ŵ, which is made from the bytes again; no float copy is kept. It cannot be merged.
+    (Dettmers et al. 2023, arXiv:2305.14314, equation 5.)
+    """
+
+    takes_variants = False
+    stands_for = NF4Linear.stands_for
+
+    def __init__(self, base: NF4Linear, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
+        self.out_features, self.in_features = base.out_features, base.in_features  # for matrix()
+        super().__init__(base, r, alpha, dropout, rslora)
+
+    def matrix(self) -> Tensor:
+        return dequantize_nf4(self.weight, (self.out_features, self.in_features))
+
+    def merged_weight(self) -> Tensor:
+        raise LoraError(
+            "the base has 4 bits a weight, to which merging would round the update away: leave the adapter unmerged, "
+            "or save_adapter, remove_lora, dequantize_linears, load_adapter, and merge into the float weights"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = NF4Product.apply(x, self.weight, self.bias, (self.out_features, self.in_features))
+        return y + lora_forward(self.dropout(x), *self.factors(), self.scaling)

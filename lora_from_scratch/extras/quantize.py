@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lora_from_scratch.config import LoraConfig, LoraError
-from lora_from_scratch.extras.nf4 import NF4Linear, sizes
-from lora_from_scratch.inject import is_adapted
-from lora_from_scratch.layers import LoRANF4Linear
+from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.nf4 import LoRANF4Linear, NF4Linear, sizes
+from lora_from_scratch.slots import is_adapted
 from lora_from_scratch.targets import find_targets
 
 
@@ -87,7 +87,7 @@ def dequantize_linears(model: nn.Module) -> nn.Module:
 def model_bytes(model: nn.Module) -> ModelBytes:
     """What the parameters and buffers of ``model`` take, apart by what they are for."""
     quantised = {id(m.weight): m for m in model.modules() if isinstance(m, (NF4Linear, LoRANF4Linear))}
-    counts = [(m.in_features * m.out_features, sizes(m.in_features * m.out_features)) for m in quantised.values()]
+    counts = [(m.stands_for, sizes(m.stands_for)) for m in quantised.values()]
     return ModelBytes(
         weights=sum(weights for weights, _ in counts),
         codes=sum(codes for _, (_, _, codes) in counts),

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from lora_from_scratch.adapters import disable_adapter, named_adapter
-from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import adapters_of, hand_over
-from lora_from_scratch.layers import Adapted, LoRALinear
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.layers import LoRALinear
+from lora_from_scratch.registry import Adapted
+from lora_from_scratch.slots import adapters_of, disable_adapter, hand_over, named_adapter
 
 
 @contextmanager
@@ -39,9 +39,10 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
     if not isinstance(names, (list, tuple)) or not names:
         raise LoraError(f"names must be a list with one adapter (or None) for each row, got {names!r}")
     used = {name: named_adapter(model, name) for name in dict.fromkeys(names) if name is not None}
-    dora = [name for name, injection in used.items() if injection.config.dora]
-    if dora:
-        raise LoraError(f"adapter {dora[0]!r} is DoRA, which rescales W itself and cannot go row by row")
+    for name, injection in used.items():
+        for path, layer in injection.layers.items():
+            if not layer.is_product or narrowed.dispatch(type(layer)) is narrowed.dispatch(object):
+                raise LoraError(f"{path!r} of adapter {name!r} is a {type(layer).__name__}, which cannot go row by row")
     hooks = []
     with disable_adapter(model), _uncompiled():
         adapters.by_rows = True
@@ -74,23 +75,16 @@ def _adapted_rows(path: str, module: Any, layers: list[Any]):
     rows = [i for i, layer in enumerate(layers) if layer is not None]
     adapted = [layer for layer in layers if layer is not None]
     A, B, scaling = _stacked(module.weight, adapted)
-    if isinstance(module, nn.Embedding):
+    if not isinstance(adapted[0], LoRALinear):  # of which nothing is needed besides
         hand_over(module, adapted[0])
-        A = A.transpose(1, 2)  # [rows, vocab, r]
+    narrow = narrowed.dispatch(type(adapted[0]))
 
     def hook(module, args, kwargs, y):
         x = _input(path, args, kwargs, len(layers))
         every = len(rows) == len(layers)
         x = x if every else x[rows]
         out = y.reshape(len(y), -1, B.shape[1])  # [rows, tokens, out]
-        if isinstance(module, nn.Embedding):
-            index = torch.arange(len(x), device=x.device)[:, None]
-            h = A[index, x.flatten(1)] * (scaling * adapted[0].gain())  # the base's gain, hence the same for all
-            if module.padding_idx is not None:  # its row never moves
-                h = torch.where(x.flatten(1)[:, :, None] == module.padding_idx, h.detach(), h)
-        else:  # A x^T, because a product with r as its first side is the faster one
-            flat = x.reshape(len(x), -1, A.shape[2]).to(A.dtype)
-            h = (torch.bmm(A, flat.transpose(1, 2)) * scaling).transpose(1, 2)
+        h = narrow(adapted[0], x, A, scaling)
         if every and h.dtype == B.dtype == y.dtype:
             add = out.baddbmm if torch.is_grad_enabled() else out.baddbmm_
             return add(h, B.transpose(1, 2)).view(y.shape)
@@ -98,6 +92,22 @@ def _adapted_rows(path: str, module: Any, layers: list[Any]):
         return out.index_add(0, torch.tensor(rows, device=y.device), update).view(y.shape)
 
     return hook
+
+
+@functools.singledispatch
+def narrowed(layer: Adapted, x: Tensor, A: Tensor, scaling: Tensor) -> Tensor:
+    """``s A x`` [rows, tokens, r], each row x with its own A of A [rows, r, in].
+
+    A base type registers its own way in its own file; without one it cannot go row by row.
+    """
+    raise NotImplementedError
+
+
+@narrowed.register
+def _(layer: LoRALinear, x: Tensor, A: Tensor, scaling: Tensor) -> Tensor:
+    # A x^T, because a product with r as its first side is the faster one
+    flat = x.reshape(len(x), -1, A.shape[2]).to(A.dtype)
+    return (torch.bmm(A, flat.transpose(1, 2)) * scaling).transpose(1, 2)
 
 
 def _stacked(weight: Tensor, layers: list[Adapted]) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,13 +18,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lora_from_scratch.config import LoraError
-from lora_from_scratch.layers import LoRAConv1D, LoRALinear
+from lora_from_scratch.config import LoraConfig, check_positive_int
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.layers import LoRALinear
 
 SEED = 0  # part of the format: another one makes other layers of a stored vector
 
 
-class SharedVectorLinear(LoRALinear):
+class SharedVectorLinear(LoRALinear, variant="shared_vector"):
     """``y = W x + b + s B A x`` with A = A0 + (P theta)[its A], B = (P theta)[its B].
 
     ``lora_vector`` = theta [d] is one parameter in all layers (``share_vector``), d =
@@ -32,6 +33,8 @@ class SharedVectorLinear(LoRALinear):
     A's before B's; ``share`` is that entry of P.
     """
 
+    peft_type = "SHARED_VECTOR"  # PEFT knows none
+    settings = {"vector_size": None}
     start_A: Tensor
     place: Tensor
     share: Tensor
@@ -46,6 +49,14 @@ class SharedVectorLinear(LoRALinear):
         self.register_buffer("place", torch.zeros(entries, dtype=torch.int32, device=like.device))
         self.register_buffer("share", torch.zeros(entries, dtype=dtype, device=like.device))
 
+    @classmethod
+    def check(cls, config: LoraConfig) -> None:
+        check_positive_int("vector_size", config.settings.get("vector_size"))
+
+    @classmethod
+    def join(cls, layers: list["SharedVectorLinear"]) -> None:
+        share_vector(layers)
+
     def factors(self) -> tuple[Tensor, Tensor]:
         entries = self.lora_vector.index_select(0, self.place) * self.share
         A, B = entries.split([self.start_A.numel(), self.r * self.out_features])
@@ -55,10 +66,6 @@ class SharedVectorLinear(LoRALinear):
         """A few drawn numbers, [3, r], by which a file tells whether its reader draws the same."""
         A, n = self.start_A, self.r
         return torch.stack([A[:, 0], A[:, -1], self.place[:n].to(A.dtype)])
-
-
-class SharedVectorConv1D(LoRAConv1D, SharedVectorLinear):
-    """``SharedVectorLinear`` for transformers' ``Conv1D``."""
 
 
 def share_vector(layers: list[SharedVectorLinear]) -> None:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.finetune.model import EncoderClassifier
-from lora_from_scratch.inject import lora_layers
 from lora_from_scratch.layers import LoRALinear
+from lora_from_scratch.slots import lora_layers
 
 try:
     import resource

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.extras.variants import is_B
-from lora_from_scratch.inject import is_merged
+from lora_from_scratch.extras.lora_plus import is_B
+from lora_from_scratch.slots import is_merged
 from lora_from_scratch.targets import head_modules
 
 

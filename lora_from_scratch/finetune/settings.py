@@ -8,7 +8,8 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.inject import injection_of, is_adapted
 
 # Settings that came later: what a run had that was saved before there was a choice.
-LATER = {"train.b_ratio": 1.0, "train.head_first": False, "lora.vector_size": None, "quantize": None}
+LATER = {"train.b_ratio": 1.0, "train.head_first": False, "quantize": None}
+GONE = {"lora.vector_size": None}  # what was a setting once, and the value at which it meant nothing
 
 
 def run_settings(classifier, data, config) -> dict:
@@ -36,6 +37,7 @@ def check_settings(path: Path, settings: dict, saved: dict) -> None:
             with both values. The data's source may differ where its rows do not.
     """
     here, there = dict(_flat(json.loads(json.dumps(settings)))), LATER | dict(_flat(saved))
+    there = {name: value for name, value in there.items() if (name, value) not in GONE.items()}
     if here["data.fingerprint"] == there.get("data.fingerprint"):
         here["data.source"] = there.get("data.source")
     faults = [

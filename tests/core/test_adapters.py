@@ -228,9 +228,9 @@ def test_rows_say_when_the_batch_does_not_fit(two, batch):
 
 def test_dora_cannot_be_combined_nor_go_by_rows(two):
     add_adapter(two, "d", LoraConfig(2, 2, ("key",), dora=True))
-    with pytest.raises(LoraError, match="'d' is DoRA, which rescales W"):
+    with pytest.raises(LoraError, match="of adapter 'd' is a DoRALinear, which cannot go row by row"):
         adapter_rows(two, ["d"]).__enter__()
-    with pytest.raises(LoraError, match="self.key' is adapted by DoRA: its update is no product"):
+    with pytest.raises(LoraError, match="self.key' is of variant 'dora', whose update is not a product"):
         combine_adapters(two, "c", {"d": 1.0})
     with pytest.raises(LoraError, match="the adapters are switched off"):
         with disable_adapter(two):

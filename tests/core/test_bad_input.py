@@ -41,7 +41,7 @@ QUERY = ("query",)
         ("dropout", math.nan, r"dropout must lie in \[0, 1\), got nan"),
         ("target_modules", (), "target_modules is empty"),
         ("target_modules", 3, "target_modules must be a list of module names, got 3"),
-        ("target_modules", "(query", r"target_modules: '\(query' is no regular expression"),
+        ("target_modules", "(query", r"target_modules: '\(query' is not a valid regular expression"),
         ("target_modules", ["query", 3], "target_modules holds 3"),
         ("target_modules", ["query", "query"], "target_modules names query more than once"),
         ("modules_to_save", "classifier", "modules_to_save must be a list of module names"),
@@ -51,12 +51,12 @@ QUERY = ("query",)
         ("layers", [], "layers is empty"),
         ("rank_pattern", {"query": 0}, r"rank_pattern\['query'\] must be a positive int, got 0"),
         ("rank_pattern", [("query", 2)], "rank_pattern must be a dict"),
-        ("rank_pattern", {"(": 2}, r"rank_pattern: '\(' is no regular expression"),
+        ("rank_pattern", {"(": 2}, r"rank_pattern: '\(' is not a valid regular expression"),
         ("alpha_pattern", {"query": 0.0}, r"alpha_pattern\['query'\] must be positive and finite"),
         ("alpha_pattern", {3: 1.0}, "alpha_pattern holds 3"),
         ("rslora", 1, "rslora must be True or False, got 1"),
         ("dora", "yes", "dora must be True or False, got 'yes'"),
-        ("init", "svd", "init is 'svd', expected one of kaiming, gaussian, pissa, olora, lora_xs, shared_vector"),
+        ("init", "svd", "init is 'svd', expected one of kaiming, gaussian, lora_xs, pissa, olora, shared_vector, vera"),
     ],
 )
 def test_config(field, value, message):
@@ -73,8 +73,8 @@ def test_config(field, value, message):
         (LoraConfig(2, 2, ("uery",)), "'uery' matches nothing"),
         (LoraConfig(2, 2, QUERY, modules_to_save=("clasifier",)), "'clasifier' matches nothing; did you mean 'classifier'"),
         (LoraConfig(2, 2, QUERY, modules_to_save=("attention",)), "is to train in full, yet"),
-        (LoraConfig(2, 2, ("LayerNorm",)), "is a LayerNorm, but only nn.Linear, Conv1D and nn.Embedding can be adapted"),
-        (LoraConfig(2, 2, ("attention",)), r"is a BertAttention.*linears inside it: .*query"),
+        (LoraConfig(2, 2, ("LayerNorm",)), "is of type LayerNorm, expected one of Linear, Conv1D, Conv2d, Embedding, NF4Linear"),
+        (LoraConfig(2, 2, ("attention",)), r"is of type BertAttention.*linear layers inside it: .*query"),
         (LoraConfig(2, 2, "query"), r"regular expression 'query' matches no full name \(as a list, \['query'\], it would\)"),
         (LoraConfig(2, 2, r".*qery"), r"regular expression '\.\*qery' matches no full name"),
         (LoraConfig(2, 2, QUERY, exclude_modules=("kye",)), "exclude_modules: 'kye' matches nothing"),
@@ -84,8 +84,8 @@ def test_config(field, value, message):
         (LoraConfig(2, 2, QUERY, rank_pattern={"key": 3}), "rank_pattern: 'key' matches no target"),
         (LoraConfig(2, 2, QUERY, alpha_pattern={"qeury": 3.0}), "alpha_pattern: 'qeury' matches no target; did you mean 'query'"),
         (LoraConfig(2, 2, QUERY, rank_pattern={r"0\..*query": 25}), r"target 'bert\.encoder\.layer\.0.*query': r is 25, above min\(in, out\) of \(24, 24\)"),
-        (LoraConfig(2, 2, ("word_embeddings",), dora=True), "is an embedding, for which there is no dora"),
-        (LoraConfig(2, 2, ("word_embeddings",), init="pissa"), "is an embedding, for which there is no init='pissa'"),
+        (LoraConfig(2, 2, ("word_embeddings",), dora=True), "is of type Embedding, for which there is no dora"),
+        (LoraConfig(2, 2, ("word_embeddings",), init="pissa"), "is of type Embedding, for which there is no init='pissa'"),
         (LoraConfig(25, 2, QUERY), r"target 'bert\..*query': r is 25, above min\(in, out\) of \(24, 24\)"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_merge_that_the_weights_cannot_hold(verb):
     model = add_lora(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).half(), LoraConfig(2, 2, ("0", "1")))
     nn.init.constant_(model[1].lora_B.weight, 1e6)  # float16 ends at 65,504
     before = state_of(model)
-    with pytest.raises(LoraError, match="merging 1 gives numbers that torch.float16 cannot hold"):
+    with pytest.raises(LoraError, match="1: merging gives values that torch.float16 cannot hold"):
         verb(model)
     assert_unchanged(model, before)
 

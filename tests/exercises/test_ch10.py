@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from exercises import ch10
-from lora_from_scratch.inject import lora_layers
+from lora_from_scratch.slots import lora_layers
 from tests.exercises.verdicts import accepts, tells_apart
 
 

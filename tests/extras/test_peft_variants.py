@@ -17,7 +17,7 @@ def test_a_start_that_moves_the_base_weights_goes_to_peft(init, tmp_path):
 PLAIN = {
     "rslora": {"rslora": True},
     "lora_xs": {"init": "lora_xs"},
-    "shared_vector": {"init": "shared_vector", "vector_size": 40},
+    "shared_vector": {"init": "shared_vector", "settings": {"vector_size": 40}},
 }
 
 

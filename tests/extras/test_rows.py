@@ -25,8 +25,8 @@ from tests.core.test_adapters import randomise, two_adapters
 from tests.core.test_layers import tiny_gpt2
 from tests.tiny_models import make
 
-SIZES = {"lora_xs": None, "pissa": None, "shared_vector": 5}
-OTHERS = {init: LoraConfig(2, 3, ("key",), init=init, vector_size=size) for init, size in SIZES.items()}
+SETTINGS = {"lora_xs": {}, "pissa": {}, "shared_vector": {"vector_size": 5}}
+OTHERS = {init: LoraConfig(2, 3, ("key",), init=init, settings=settings) for init, settings in SETTINGS.items()}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from lora_from_scratch import (
 from lora_from_scratch.adapter_files import CONFIG, WEIGHTS
 from tests.conftest import assert_unchanged, state_of, tiny_bert
 
-SHARED = LoraConfig(2, 3, ("query", "output.dense"), modules_to_save=(), init="shared_vector", vector_size=37)
+SHARED = LoraConfig(2, 3, ("query", "output.dense"), modules_to_save=(), init="shared_vector", settings={"vector_size": 37})
 
 
 def layers(model):
@@ -71,7 +71,7 @@ def test_a_reader_that_would_draw_other_numbers_refuses(tmp_path, monkeypatch):
     monkeypatch.setattr("lora_from_scratch.extras.shared_vector.SEED", 1)
     base = tiny_bert()
     before = state_of(base)
-    with pytest.raises(LoraError, match="what was drawn or decomposed differs here"):
+    with pytest.raises(LoraError, match="what is drawn or decomposed comes out differently here"):
         load_adapter(base, tmp_path)
     assert_unchanged(base, before)
 
@@ -87,8 +87,8 @@ def test_half_precision_and_moving_leave_the_places_whole():
     ("fields", "message"),
     [
         ({"init": "shared_vector"}, "vector_size must be a positive int, got None"),
-        ({"init": "shared_vector", "vector_size": 0}, "vector_size must be a positive int, got 0"),
-        ({"vector_size": 5}, "vector_size is for init='shared_vector' alone, got it with init='kaiming'"),
+        ({"init": "shared_vector", "settings": {"vector_size": 0}}, "vector_size must be a positive int, got 0"),
+        ({"settings": {"vector_size": 5}}, "settings holds 'vector_size', but those of init='kaiming' are: none"),
     ],
 )
 def test_a_wrong_size_is_refused(fields, message):
@@ -100,5 +100,5 @@ def test_more_numbers_than_entries_are_refused():
     model = tiny_bert()
     before = state_of(model)
     with pytest.raises(LoraError, match="vector_size is 1,000,000, but all A and B together have"):
-        add_lora(model, LoraConfig(2, 3, ("query",), init="shared_vector", vector_size=1_000_000))
+        add_lora(model, LoraConfig(2, 3, ("query",), init="shared_vector", settings={"vector_size": 1_000_000}))
     assert_unchanged(model, before)

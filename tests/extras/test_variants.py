@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_from_scratch import (
     LoraConfig,
     LoraError,
+    PiSSALinear,
     add_lora,
     disable_adapter,
     load_adapter,
@@ -19,7 +20,6 @@ from lora_from_scratch import (
     truncated_svd,
     unmerge,
 )
-from lora_from_scratch.extras.variants import PiSSAConv1D
 from tests.conftest import assert_unchanged, state_of, tiny_bert
 
 QUERY = ("query", "output.dense")
@@ -30,7 +30,7 @@ VARIANTS = {
     "pissa": {"init": "pissa"},
     "olora": {"init": "olora"},
     "lora_xs": {"init": "lora_xs"},
-    "shared_vector": {"init": "shared_vector", "vector_size": 40},
+    "shared_vector": {"init": "shared_vector", "settings": {"vector_size": 40}},
 }
 
 
@@ -97,7 +97,7 @@ def test_rslora_scales_by_the_root():
 def test_pissa_starts_from_the_largest_singular_triples_and_its_gradients_are_those_of_the_moved_base():
     torch.manual_seed(0)
     base = Conv1D(4, 6).double().requires_grad_(False)
-    layer = PiSSAConv1D(base, r=2, alpha=3)
+    layer = PiSSALinear(base, r=2, alpha=3)
     U, S, V = truncated_svd(base.weight.T, 2)
     top = U * S @ V
     assert torch.allclose(1.5 * layer.lora_B.weight @ layer.lora_A.weight, top)

@@ -28,8 +28,8 @@ from lora_from_scratch import (
 from lora_from_scratch.finetune import TrainConfig, encoder_targets, finetune, load_classifier
 from lora_from_scratch.finetune.memory import measure_memory, predict_memory
 from lora_from_scratch.functional import FusedLoRA, lora_forward
-from lora_from_scratch.inject import lora_layers
 from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.slots import lora_layers
 from tests.conftest import shake, tiny_bert
 
 DEVICE = os.environ.get("LORA_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else None)

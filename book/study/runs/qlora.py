@@ -22,7 +22,7 @@ from lora_from_scratch import dequantize_nf4, lora_delta, quantize_nf4
 from lora_from_scratch.extras.nf4 import absmax_and_codes, unpack
 from lora_from_scratch.finetune import evaluate, load_finetuned
 from lora_from_scratch.finetune.precision import fastest_precision
-from lora_from_scratch.inject import lora_layers
+from lora_from_scratch.slots import lora_layers
 
 from .. import records
 from . import one

@@ -148,7 +148,8 @@ def build(run: Run) -> TextClassifier:
         use_projected_head(classifier.model, frozen()[0], run.k)
     torch.manual_seed(run.seed)
     fields = {"target_modules": "all-linear"} | METHODS[run.method]
-    config = LoraConfig(run.r, run.r, vector_size=run.vector_size, **fields)  # s = 1
+    settings = {"vector_size": run.vector_size} if run.vector_size else {}
+    config = LoraConfig(run.r, run.r, settings=settings, **fields)  # s = 1
     choose_trained(classifier.model, "lora", config)
     if run.method == "data":
         use_bases(classifier.model, frozen()[1])

@@ -19,7 +19,7 @@ from peft import get_peft_model
 from torch import Tensor, nn
 
 from lora_from_scratch import DoRALinear, LoRALinear, lora_forward
-from lora_from_scratch.extras.variants import PiSSALinear
+from lora_from_scratch.extras.pissa import PiSSALinear
 
 from . import arguments, at_least_two, in_turns, ratios, write_record
 from .ledger import Ledger

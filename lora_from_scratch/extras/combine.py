@@ -1,81 +1,17 @@
-"""Several adapters on one model: add, switch, switch off, combine."""
+"""One adapter as the weighted sum of several."""
 
 import re
-from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from lora_from_scratch.config import LARGEST, LoraConfig, LoraError, check_positive_int
-from lora_from_scratch.extras.variants import DoRALinear
+from lora_from_scratch.config import LARGEST, LoraConfig, check_positive_int
+from lora_from_scratch.errors import LoraError
 from lora_from_scratch.functional import lora_delta
-from lora_from_scratch.inject import Injection, activate, adapters_of, add_prepared, injection_of, install, prepare
+from lora_from_scratch.inject import add_adapter
+from lora_from_scratch.slots import Injection, adapters_of, named_adapter
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import exactly
-
-
-def add_adapter(model: nn.Module, name: str, config: LoraConfig) -> nn.Module:
-    """Add another adapter beside those that ``model`` has, make it the active one, return the model.
-
-    It has factors and a head of its own, and may have other targets, ranks and a variant
-    of its own. It is made from the base, not from the adapter that was active.
-
-    Raises:
-        LoraError: the model has no adapters yet (``add_lora``), the name is taken or no
-            string, they are merged, or see ``add_lora``. The model is then as it was.
-    """
-    injection_of(model)
-    if name in adapters_of(model).named:
-        raise LoraError(f"there is an adapter {name!r} already: delete_adapter(model, {name!r}) first")
-    with disable_adapter(model):
-        add_prepared(model, name, prepare(model, config))
-    activate(model, name)
-    return model
-
-
-def set_adapter(model: nn.Module, name: str) -> nn.Module:
-    """Make ``name`` the active adapter, the only one that trains. Returns the model.
-
-    An optimiser holds the parameters of the adapter that it was made for: make a new one.
-
-    Raises:
-        LoraError: there is no such adapter, or the active one is merged.
-    """
-    injection_of(model)
-    named_adapter(model, name)
-    activate(model, name)
-    return model
-
-
-@contextmanager
-def disable_adapter(model: nn.Module):
-    """Within the block the base model computes, its head included, exactly as before ``add_lora``.
-
-    Raises:
-        LoraError: the model has no adapters, they are merged, or this is inside ``adapter_rows``.
-    """
-    _refuse_by_rows(model)
-    before = adapters_of(model).active
-    install(model, None)
-    try:
-        yield model
-    finally:
-        install(model, before)
-
-
-def delete_adapter(model: nn.Module, name: str) -> nn.Module:
-    """Forget an adapter that is not active. Returns the model.
-
-    Raises:
-        LoraError: there is no such adapter, or it is the active one.
-    """
-    injection_of(model)
-    named_adapter(model, name)
-    adapters = adapters_of(model)
-    if name == adapters.active:
-        raise LoraError(f"{name!r} is the active adapter: call set_adapter with another one, or remove_lora, first")
-    del adapters.named[name]
-    return model
 
 
 def combine_adapters(
@@ -117,9 +53,10 @@ def combine_adapters(
     targets = dict.fromkeys(path for part in parts.values() for path in part.targets)
     factors, errors = {}, {}
     for path in targets:
-        terms = [(w, parts[n].layer(path)) for n, w in weights.items() if path in parts[n].targets]
-        if any(isinstance(layer, DoRALinear) for _, layer in terms):
-            raise LoraError(f"{path!r} is adapted by DoRA: its update is no product that could be added up")
+        terms = [(w, parts[n].layers[path]) for n, w in weights.items() if path in parts[n].targets]
+        whole = [layer.variant for _, layer in terms if not layer.is_product]
+        if whole:
+            raise LoraError(f"{path!r} is of variant {whole[0]!r}, whose update is not a product s B A that could be added up")
         device = next(adapters_of(model).base[path].parameters()).device  # those not in place may have been left behind
         A = torch.cat([layer.factors()[0].detach().to(device) for _, layer in terms])
         B = torch.cat([w * layer.scaling * layer.factors()[1].detach().to(device) for w, layer in terms], 1)
@@ -144,25 +81,12 @@ def combine_adapters(
     made = adapters_of(model).named[name]
     with torch.no_grad():
         for path, values in factors.items():
-            for place, value in zip(made.layer(path).factors(), values, strict=True):
+            for place, value in zip(made.layers[path].factors(), values, strict=True):
                 place.copy_(value)
         if source:
             for path in made.saved:
                 made.modules[path].load_state_dict(source.modules[path].state_dict())
     return errors
-
-
-def _refuse_by_rows(model: nn.Module) -> None:
-    if adapters_of(model).by_rows:
-        raise LoraError("inside adapter_rows neither disable_adapter nor another adapter_rows can begin")
-
-
-def named_adapter(model: nn.Module, name: str) -> Injection:
-    """One adapter of a model by its name, or a ``LoraError`` that lists those there are."""
-    named = adapters_of(model).named
-    if not isinstance(name, str) or name not in named:
-        raise LoraError(f"there is no adapter {name!r}: there are {', '.join(map(repr, named))}")
-    return named[name]
 
 
 def _head_source(parts: dict[str, Injection], head: str | None) -> Injection | None:

@@ -1,0 +1,119 @@
+"""The adapted layers that there are: each declares itself, and the rest of the package asks it.
+
+    class LoRAConv2d(Adapted, nn.Conv2d, adapts=nn.Conv2d): ...  # the plain layer of a base type
+    class VeRALinear(LoRALinear, variant="vera"): ...            # a variant of the linear layer
+
+Importing the file that holds the class registers it; ``lora_from_scratch/__init__.py`` imports them all.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lora_from_scratch.errors import LoraError
+from lora_from_scratch.functional import lora_delta
+
+VARIANTS: dict[str, type["Adapted"]] = {}  # by the name that a config asks for
+BASES: dict[type | str, type["Adapted"]] = {}  # by the type of module they adapt, or by that type's full name
+
+
+class Adapted(nn.Module):
+    """What adapted layers have in common, and what others ask them.
+
+    Each has ``factors()``, A [r, in] and B [out, r], and unless it says otherwise computes ``y = W x + b + s B A x``.
+    """
+
+    weight: Tensor
+    r: int
+    scaling: float
+    unmerged_weight: Tensor | None  # while merged, the weight without the update
+    factors: Callable[[], tuple[Tensor, Tensor]]
+
+    transposed: bool = False  # whether ``weight`` is the transpose of W
+    variant: ClassVar[str] = ""
+    adapts: ClassVar[type | str | None] = None
+    takes_variants: ClassVar[bool] = True  # of a base type: whether variants of the linear layer work on it, too
+    is_product: ClassVar[bool] = True  # whether the update is ``s B A``, so that updates can be added up
+    saved_plain: bool = False  # whether a file holds ``factors()`` instead of what trains
+    peft_type: ClassVar[str] = "LORA"  # what a file calls it
+    settings: ClassVar[dict[str, Any]] = {}  # of its own, with their defaults; None: it has to be given
+
+    def __init_subclass__(cls, variant: str = "", adapts: type | str | None = None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if variant:
+            cls.variant = variant
+            VARIANTS[variant] = cls
+        if adapts is not None:
+            cls.adapts = adapts
+            BASES[adapts] = cls
+
+    @classmethod
+    def takes(cls, module: nn.Module) -> bool:
+        """Whether this plain layer adapts ``module``: by its very type, since a subclass may compute something else."""
+        kind = type(module)
+        return cls.adapts in (kind, f"{kind.__module__}.{kind.__qualname__}")
+
+    @classmethod
+    def check(cls, config) -> None:
+        """Raise a ``LoraError`` if its settings, or other fields of the ``LoraConfig``, do not suit it."""
+
+    @classmethod
+    def join(cls, layers: list) -> None:
+        """Called once with all layers of an adapter: here they get what they share."""
+
+    def matrix(self) -> Tensor:
+        """W [out, in], however the module stores it."""
+        return self.weight.T if self.transposed else self.weight
+
+    def as_stored(self, matrix: Tensor) -> Tensor:
+        """The inverse of ``matrix()``: a matrix [out, in] in the shape of ``weight``."""
+        return matrix.T if self.transposed else matrix
+
+    def adapted_matrix(self) -> Tensor:
+        """``W + s B A`` [out, in] in float64, from which merging makes the new weight."""
+        delta = lora_delta(*self.factors(), self.scaling)
+        return self.matrix().to(delta.dtype) + delta
+
+    def merged_weight(self) -> Tensor:
+        """What ``weight`` becomes when merged: rounded once, to its own type.
+
+        Raises:
+            LoraError: a sum is beyond the range of this type, or the base cannot be merged into.
+        """
+        weight = self.as_stored(self.adapted_matrix()).to(self.weight.dtype)
+        if not torch.isfinite(weight).all():
+            raise LoraError(f"merging gives values that {weight.dtype} cannot hold: leave the adapter unmerged")
+        return weight
+
+    def plain(self) -> dict[str, Tensor]:
+        """The layer's update as plain LoRA, by the names that a file gives it."""
+        A, B = self.factors()
+        return {"lora_A.weight": A, "lora_B.weight": B}
+
+    def shared(self) -> dict[str, Tensor]:
+        """Frozen tensors that all layers share, and that a file holds once, by name."""
+        return {}
+
+    def probes(self) -> Tensor | None:
+        """A few entries of what is frozen and in no file, by which a reader sees whether its own are the same."""
+        return None
+
+    @classmethod
+    def to_peft(cls, fields: dict, settings: dict) -> dict:
+        """``adapter_config.json`` of this variant, from plain LoRA's fields and its own settings."""
+        return fields | {"peft_type": cls.peft_type} | settings
+
+    @classmethod
+    def from_peft(cls, fields: dict) -> dict | None:
+        """The reverse of ``to_peft``, settings left in; None if the fields are those of another variant."""
+        return fields if fields.get("peft_type") == cls.peft_type != "LORA" else None
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, r={self.r}, scaling={self.scaling:g}"
+
+
+def base_layer_for(module: nn.Module) -> type[Adapted] | None:
+    """The plain layer that adapts ``module``; None if nothing does."""
+    return next((layer for layer in BASES.values() if layer.takes(module)), None)
