@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exercises.judge import close, compare, expect, judged, number, one_of, run, tensor
+from exercises.judge import close, compare, expect, judged, number, one_of, parts, run, tensor
 from lora_from_scratch import energy, rank_for_energy, truncated_svd
 
 NAMES = ("Ash", "Birch", "Cedar", "Elm", "Fir", "Oak")
@@ -105,10 +105,8 @@ def folded(stable_rank, fold, layer):
         "stable_rank is upside down": 1 / right,
         "stable_rank: square the largest singular value, too": values.square().sum() / values[0],
     }, f"stable_rank of a feed-forward matrix is {mine:.1f}, expected {right:.1f}", rtol=1e-3, atol=0)  # fmt: skip
-    answer = run(fold, norm, linear)
-    two = isinstance(answer, (tuple, list)) and len(answer) == 2
-    expect(two, "stable_rank is right; fold must return two tensors, weight and bias")
-    weight, bias = tensor(answer[0], W.shape, "weight"), tensor(answer[1], linear.bias.shape, "bias")
+    weight, bias = parts(run(fold, norm, linear), "weight", "bias")
+    weight, bias = tensor(weight, W.shape, "weight"), tensor(bias, linear.bias.shape, "bias")
     x = torch.randn(50, linear.in_features, generator=generator)
     wanted = linear(norm(x)).double()
     mine = F.linear(F.layer_norm(x, norm.normalized_shape, eps=norm.eps).double(), weight, bias)

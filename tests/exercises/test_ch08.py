@@ -122,7 +122,7 @@ def test_folded():
         "upside down": (lambda W: 1 / rank(W), fold, layer),
         "square the largest": (lambda W: rank(W) * torch.linalg.matrix_norm(W, 2), fold, layer),
         "expected": (torch.linalg.matrix_rank, fold, layer),
-        "two tensors": (rank, lambda norm, linear: linear.weight * norm.weight, layer),
+        "return 2 things": (rank, lambda norm, linear: linear.weight * norm.weight, layer),
         "bias is [24]": (rank, lambda norm, linear: (linear.weight, norm.bias), layer),
         "b + W beta": (rank, lambda norm, linear: (linear.weight * norm.weight, linear.bias), layer),
         "don't divide": (rank, lambda norm, linear: (linear.weight / norm.weight, fold(norm, linear)[1]), layer),
