@@ -51,7 +51,7 @@ def emblem(cut: dict, everywhere: dict, attention: dict, levels: dict[str, float
     place = {k: i for i, k in enumerate(cut)}
     for found, label, style in (
         (cut, "full update, cut to rank k", {"color": BLUE, "fmt": "o-", "ms": 8}),
-        (everywhere, "trained at rank k, all linears", {"color": VERMILION, "fmt": "D-", "ms": 8}),
+        (everywhere, "trained at rank k, all linear layers", {"color": VERMILION, "fmt": "D-", "ms": 8}),
         (attention, "trained at rank k, attention", {"color": ORANGE, "fmt": "s--", "ms": 8, "mfc": "white"}),
     ):
         at, middle = [place[k] for k in found], [100 * mean(a) for a in found.values()]

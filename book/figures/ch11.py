@@ -11,8 +11,8 @@ def u_curves(curves: dict[str, dict[float, dict]]) -> Figure:
     LoRA's valleys lie well to the right of full fine-tuning's; a cross at the top is a run that collapsed.
     """
     looks = {"full": (ORANGE, "s", "-", "full fine-tuning"),
-             "all-linear-r8": (BLUE, "o", "-", "LoRA, all linears, r 8"),
-             "all-linear-r1": (BLUE, "o", ":", "LoRA, all linears, r 1")}  # fmt: skip
+             "all-linear-r8": (BLUE, "o", "-", "LoRA, all linear layers, r 8"),
+             "all-linear-r1": (BLUE, "o", ":", "LoRA, all linear layers, r 1")}  # fmt: skip
     fig, ax = plt.subplots(figsize=(6, 4.6))
     top = 16
     for name, (colour, mark, line, label) in looks.items():

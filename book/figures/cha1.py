@@ -43,7 +43,7 @@ def frontier(points: dict, large, tfidf, budget: int, public):
         x, found = points[name]
         ax.plot(x, 100 * found.mean, marker, mfc="none", mec=colour, mew=2, ms=size, label=label)
     _claim(ax, budget, public)
-    ax.set(xscale="log", xlabel="numbers trained, head included", ylabel="validation accuracy, %",
+    ax.set(xscale="log", xlabel="trained parameters, head included", ylabel="validation accuracy, %",
            xlim=(70, 6e7), ylim=(50, 99.5), yticks=range(50, 96, 10))  # fmt: skip
     ax.legend(frameon=False, fontsize=12, loc="lower right")
     return fig

@@ -44,7 +44,7 @@ class Summary:
     def __str__(self) -> str:
         mean, spread = self.validation_accuracy
         return (
-            f"{self.backbone}, rank {self.rank}: {self.trainable:,} numbers trained, {self.seeds} seeds, "
+            f"{self.backbone}, rank {self.rank}: {self.trainable:,} trained parameters, {self.seeds} seeds, "
             f"validation {mean:.2f} ± {spread:.2f}, test {self.test_accuracy[0]:.2f} ± {self.test_accuracy[1]:.2f}\n"
             f"    recipe: {self.recipe}"
         )
