@@ -21,11 +21,11 @@ from lora_from_scratch.extras.shared_vector import SharedVectorLinear
 from lora_from_scratch.extras.spectrum import effective_rank, energy, rank_for_energy
 from lora_from_scratch.extras.vera import VeRALinear
 from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
-from lora_from_scratch.inject import add_adapter, add_lora, remove_lora
+from lora_from_scratch.inject import add_adapter, add_lora
 from lora_from_scratch.layers import LoRALinear
 from lora_from_scratch.merge import merge, merge_and_unload, unmerge
 from lora_from_scratch.report import ParameterReport, parameter_report
-from lora_from_scratch.slots import delete_adapter, disable_adapter, set_adapter
+from lora_from_scratch.slots import delete_adapter, disable_adapter, remove_lora, set_adapter
 from lora_from_scratch.svd import truncated_svd
 
 __version__ = "0.1.0"

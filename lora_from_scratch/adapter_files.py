@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from lora_from_scratch import peft_format as fmt
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.files import read_json, write_json, write_whole
-from lora_from_scratch.inject import add_prepared, prepare
+from lora_from_scratch.inject import prepare
 from lora_from_scratch.peft_format import CONFIG, PREFIX, WEIGHTS
-from lora_from_scratch.slots import Injection, activate, adapters_of, disable_adapter, injection_of, is_adapted
+from lora_from_scratch.slots import Injection, add_another, add_prepared, injection_of, is_adapted
 
 
 def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = False) -> Path:
@@ -52,10 +52,6 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
         raise LoraError(f"saving would write values that are not finite: {', '.join(endless)}")
     fields = fmt.to_fields(model, injection, plain)
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoraError(f"{folder} cannot be made a folder: {error}") from None
     write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(fmt.serialise(tensors, fields)))
     write_json(folder / CONFIG, fields)
     return folder
@@ -64,7 +60,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
 def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "default") -> nn.Module:
     """Adapt ``model`` with the adapter in ``folder``, make it the active one, and return the model.
 
-    The model is a fresh base, or has adapters already, beside which this one gets its
+    The model is a fresh base, or has adapters already, next to which this one gets its
     ``name``. Every tensor of the file must have its place in the model, with its shape,
     and every place its tensor. Pickle is never read.
 
@@ -74,16 +70,10 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "defau
             misshaped or not finite (every offending key is named); the adapter does not
             fit the model; or the model has an adapter of this name. It is then as it was.
     """
-    if not is_adapted(model):
-        add_prepared(model, name, _read(model, Path(folder)))
-    elif name in adapters_of(model).named:
-        raise LoraError(f"there is an adapter {name!r} already: load under another name, or remove_lora(model) first")
+    if is_adapted(model):
+        add_another(model, name, lambda: _read(model, Path(folder)))
     else:
-        injection_of(model)
-        with disable_adapter(model):
-            injection = _read(model, Path(folder))
-            add_prepared(model, name, injection)
-        activate(model, name)
+        add_prepared(model, name, _read(model, Path(folder)))
     return model
 
 
@@ -101,8 +91,7 @@ def _read(base: nn.Module, folder: Path) -> Injection:
     check_tensors(fmt.without_base(tensors, injection), places | probes, folder / WEIGHTS)
     off = [key.removeprefix(PREFIX) for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
-        where = f"{folder / WEIGHTS}: made for other weights, or what is drawn or decomposed comes out differently here"
-        raise LoraError(f"{where}: {', '.join(off)}")
+        raise LoraError(f"{folder / WEIGHTS}: made for other weights, or drawn or decomposed differently: {', '.join(off)}")
     for key, place in places.items():
         place.copy_(tensors[key])
     return injection

@@ -82,11 +82,6 @@ class LoraConfig:
         return {} if not variant else {variant: True} if hasattr(cls, variant) else {"init": variant}
 
     @property
-    def asked_for(self) -> str:
-        """How the variant was asked for, for messages."""
-        return self.variant if hasattr(self, self.variant) else f"init={self.init!r}"
-
-    @property
     def scaling(self) -> float:
         """``s = alpha / r`` (``alpha / sqrt(r)`` with rslora), the factor in front of ``B A``."""
         return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
@@ -107,7 +102,7 @@ class LoraConfig:
         unknown = [name for name in self.settings if name not in kind.settings]
         if unknown:
             known = ", ".join(kind.settings) or "none"
-            raise LoraError(f"settings holds {unknown[0]!r}, but those of {self.asked_for} are: {known}")
+            raise LoraError(f"settings holds {unknown[0]!r}, but those of {self.variant or self.init!r} are: {known}")
         self.settings.update(kind.settings | self.settings)
         kind.check(self)
 

@@ -21,7 +21,8 @@ def write_whole(path: Path, write) -> None:
         LoraError: it cannot be written.
     """
     try:
-        # A folder, because safetensors writes to a temporary file of its own beside the name it gets.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder, because safetensors writes to a temporary file of its own next to the name it gets.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
             write(temporary)

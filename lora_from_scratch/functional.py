@@ -17,7 +17,7 @@ def lora_forward(x: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
     r (in + out) multiplications, where the product ``B A`` would take in * out.
     (Hu et al. 2021, arXiv:2106.09685, equation 3.)
 
-    A and B may be wider than x (float32 beside a half-precision base): x is widened
+    A and B may be wider than x (float32 with a half-precision base): x is widened
     first and the result narrowed back, except under autocast, which does its own casts.
     """
     if torch.is_autocast_enabled(x.device.type):

@@ -1,7 +1,6 @@
 """Getting adapters into a model: freeze first, then put adapted layers in the targets' places."""
 
 import copy
-import warnings
 from typing import Any
 
 from torch import nn
@@ -9,17 +8,8 @@ from torch import nn
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.registry import VARIANTS, Adapted, base_layer_for
-from lora_from_scratch.slots import (
-    Adapters,
-    Injection,
-    activate,
-    adapters_of,
-    disable_adapter,
-    injection_of,
-    install,
-    is_adapted,
-)
-from lora_from_scratch.targets import find_saved, find_targets, inside
+from lora_from_scratch.slots import Injection, add_another, add_prepared, is_adapted
+from lora_from_scratch.targets import find_saved, find_targets
 
 
 def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
@@ -44,41 +34,16 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
 
 
 def add_adapter(model: nn.Module, name: str, config: LoraConfig) -> nn.Module:
-    """Add another adapter beside those that ``model`` has, make it the active one, return the model.
+    """Add another adapter to those that ``model`` has, make it the active one, and return the model.
 
     It has factors and a head of its own, and may have other targets, ranks and a variant
     of its own. It is made from the base, not from the adapter that was active.
 
     Raises:
-        LoraError: the model has no adapters yet (``add_lora``), the name is taken or no
-            string, they are merged, or see ``add_lora``. The model is then as it was.
+        LoraError: the model has no adapters yet (``add_lora``), the name is taken or not
+            a string, they are merged, or see ``add_lora``. The model is then as it was.
     """
-    injection_of(model)
-    if name in adapters_of(model).named:
-        raise LoraError(f"there is an adapter {name!r} already: delete_adapter(model, {name!r}) first")
-    with disable_adapter(model):
-        add_prepared(model, name, prepare(model, config))
-    activate(model, name)
-    return model
-
-
-def remove_lora(model: nn.Module) -> nn.Module:
-    """Take all adapters out again and return the base model, every number as it was.
-
-    The base weights were never changed, the head that trained was a copy, and what
-    trained before ``add_lora`` is trainable again. To keep what an adapter learnt, see
-    ``merge_and_unload``.
-
-    Raises:
-        LoraError: the model has no adapters, or they are merged (the base weights then
-            hold the update: ``unmerge`` first).
-    """
-    injection_of(model)  # not inside disable_adapter, which will want to switch back
-    adapters = adapters_of(model)
-    install(model, None)
-    del model.lora
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in adapters.trained_before)
+    add_another(model, name, lambda: prepare(model, config))
     return model
 
 
@@ -99,7 +64,7 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
     plain = base_layer_for(base)
     assert plain is not None  # find_targets would have refused it
     if config.variant and not plain.takes_variants:
-        raise LoraError(f"target {name!r} is of type {type(base).__name__}, for which there is no {config.asked_for}")
+        raise LoraError(f"target {name!r} is of type {type(base).__name__}, for which there is no variant {config.variant!r}")
     kind: Any = VARIANTS[config.variant] if config.variant else plain
     r, alpha = config.rank_and_alpha(name)
     try:
@@ -109,36 +74,3 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
     if config.init == "gaussian" and hasattr(layer, "lora_A"):
         nn.init.normal_(layer.lora_A.weight, std=1 / r)
     return layer
-
-
-def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
-    """Register a prepared adapter under ``name`` and make it the active one.
-
-    The base modules must be in place. The first adapter freezes the model. Modules whose
-    running statistics go on moving (BatchNorm's) are named in a warning.
-
-    Raises:
-        LoraError: ``name`` is no string, or one of the adapter's modules lies inside one
-            that another adapter replaces. The model is then as it was.
-    """
-    if not isinstance(name, str) or not name:
-        raise LoraError(f"an adapter's name must be a string, got {name!r}")
-    if not is_adapted(model):
-        if hasattr(model, "lora"):
-            raise LoraError("the model has an attribute 'lora' of its own, where the adapters would be kept")
-        trained = frozenset(n for n, p in model.named_parameters() if p.requires_grad)
-        model.requires_grad_(False)
-        model.lora = Adapters(trained)  # type: ignore[assignment]  # nn.Module is declared to hold modules and tensors alone
-    adapters = adapters_of(model)
-    for path in injection.modules:
-        for other in adapters.base:
-            if path != other and (inside(path, other) or inside(other, path)):
-                raise LoraError(f"{path!r} and {other!r}, of another adapter, lie one inside the other")
-    norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
-    moving = [name for name in norms if not any(inside(name, other) for other in injection.saved)]
-    if moving:
-        hint = "are in no adapter's file; name these modules in modules_to_save, or keep them in eval mode"
-        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=3)
-    adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
-    adapters.named[name] = injection
-    activate(model, name)

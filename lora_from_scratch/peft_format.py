@@ -74,7 +74,7 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
     read_as, _ = _variant(fields)
     if read_as != config.variant:
         raise LoraError(
-            f"{config.asked_for} would be read back as {read_as or 'plain LoRA'}: its class needs a peft_type of its "
+            f"the variant {config.variant!r} would be read back as {read_as or 'plain LoRA'}: its class needs a peft_type of its "
             "own, or saved_plain if its factors say everything"
         )
     return fields

@@ -22,7 +22,7 @@ class TrainedTensor:
 
 @dataclass(frozen=True)
 class ParameterReport:
-    """The account that ``parameter_report`` makes. Counts are of numbers, not of tensors."""
+    """The account that ``parameter_report`` makes. Counts are of parameters, not of tensors."""
 
     total: int  # all parameters, adapters included; tied tensors count once
     base: int  # total less the adapters: the model as it was
@@ -35,12 +35,12 @@ class ParameterReport:
 
     @property
     def trainable(self) -> int:
-        """How many numbers train, the head included."""
+        """How many parameters train, the head included."""
         return sum(tensor.parameters for tensor in self.trained)
 
     @property
     def trainable_without_head(self) -> int:
-        """How many numbers train outside the head."""
+        """How many parameters train outside the head."""
         return sum(t.parameters for t in self.trained if t.reason != "head")
 
     @property
@@ -79,10 +79,10 @@ class ParameterReport:
 
 
 def parameter_report(model: nn.Module) -> ParameterReport:
-    """Say which tensors of ``model`` train, why, and how many numbers that is.
+    """Say which tensors of ``model`` train, why, and how many parameters that is.
 
     Works on any model, adapted or not. Tied parameters count once. A rank-r adapter of
-    an [out, in] linear counts r (in + out) numbers, a quantised linear as many weights as
+    an [out, in] linear layer counts r (in + out) parameters, a quantised one as many weights as
     it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
     """
     adapters = getattr(model, "lora", None)

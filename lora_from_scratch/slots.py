@@ -6,6 +6,8 @@ are kept next to them, so that switching is always the same act: put other modul
 those places (``install``).
 """
 
+import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,6 +18,7 @@ from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.registry import Adapted
+from lora_from_scratch.targets import inside
 
 
 @dataclass
@@ -48,6 +51,72 @@ class Adapters:
     active: str | None = None  # None: the base modules are in place
     trains: str | None = None  # the adapter whose tensors require a gradient
     by_rows: bool = False  # inside adapter_rows
+
+
+def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
+    """Register a prepared adapter under ``name`` and make it the active one.
+
+    The base modules must be in place. The first adapter freezes the model. Modules whose
+    running statistics go on moving (BatchNorm's) are named in a warning.
+
+    Raises:
+        LoraError: ``name`` is not a string, or one of the adapter's modules lies inside one
+            that another adapter replaces. The model is then as it was.
+    """
+    if not isinstance(name, str) or not name:
+        raise LoraError(f"an adapter's name must be a string, got {name!r}")
+    if not is_adapted(model):
+        if hasattr(model, "lora"):
+            raise LoraError("the model has an attribute 'lora' of its own, where the adapters would be kept")
+        trained = frozenset(n for n, p in model.named_parameters() if p.requires_grad)
+        model.requires_grad_(False)
+        model.lora = Adapters(trained)  # type: ignore[assignment]  # nn.Module is declared to hold modules and tensors alone
+    adapters = adapters_of(model)
+    for path in injection.modules:
+        for other in adapters.base:
+            if path != other and (inside(path, other) or inside(other, path)):
+                raise LoraError(f"{path!r} and {other!r}, of another adapter, lie one inside the other")
+    norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
+    if moving := [name for name in norms if not any(inside(name, other) for other in injection.saved)]:
+        hint = "are in no adapter's file; name these modules in modules_to_save, or keep them in eval mode"
+        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=3)
+    adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
+    adapters.named[name] = injection
+    activate(model, name)
+
+
+def add_another(model: nn.Module, name: str, make: Callable[[], Injection]) -> None:
+    """Add to a model that has adapters the one that ``make`` returns; it is made while the base's modules are in place.
+
+    Raises:
+        LoraError: the adapters are switched off or merged, the name is taken, or see ``add_prepared``.
+    """
+    injection_of(model)
+    if name in adapters_of(model).named:
+        raise LoraError(f"there is an adapter {name!r} already: take another name, or delete_adapter(model, {name!r}) first")
+    with disable_adapter(model):
+        add_prepared(model, name, make())
+    activate(model, name)
+
+
+def remove_lora(model: nn.Module) -> nn.Module:
+    """Take all adapters out again and return the base model, every value as it was.
+
+    The base weights were never changed, the head that trained was a copy, and what
+    trained before ``add_lora`` is trainable again. To keep what an adapter learnt, see
+    ``merge_and_unload``.
+
+    Raises:
+        LoraError: the model has no adapters, or they are merged (the base weights then
+            hold the update: ``unmerge`` first).
+    """
+    injection_of(model)  # not inside disable_adapter, which will want to switch back
+    adapters = adapters_of(model)
+    install(model, None)
+    del model.lora
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in adapters.trained_before)
+    return model
 
 
 def set_adapter(model: nn.Module, name: str) -> nn.Module:

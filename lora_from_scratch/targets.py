@@ -9,7 +9,7 @@ from lora_from_scratch.config import LoraConfig, pattern_matches
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.registry import BASES, base_layer_for
 
-# These read `.weight` of their linears directly in some paths and would skip the adapter.
+# These read `.weight` of their linear layers directly in some paths and would skip the adapter.
 BYPASSES = ("MultiheadAttention", "TransformerEncoderLayer", "WavLMAttention")
 HEADS = ("Classification", "ClassificationWithTeacher", "ForQuestionAnswering", "ForMultipleChoice")  # how such models' names end
 HEAD_NAMES = (
@@ -25,8 +25,7 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
         LoraError: see ``add_lora``.
     """
     if not isinstance(config, LoraConfig):  # PEFT's class has the same name
-        kind = type(config)
-        raise LoraError(f"config must be a LoraConfig of this package, got a {kind.__module__}.{kind.__name__}")
+        raise LoraError(f"config must be a LoraConfig of this package, got a {type(config).__module__}.{type(config).__name__}")
     modules = dict(model.named_modules())
     found = _matched(model, config.target_modules, modules, "target_modules")
     if config.exclude_modules:
@@ -101,8 +100,7 @@ def _is_classifier(model: nn.Module) -> bool:
 
 def is_linear(module: nn.Module) -> bool:
     """Whether it is a linear layer of a type that can be adapted."""
-    layer = base_layer_for(module)
-    return layer is not None and issubclass(layer, nn.Linear)
+    return issubclass(base_layer_for(module) or object, nn.Linear)
 
 
 def exactly(names) -> str:
@@ -143,7 +141,7 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
 
 
 def _all_linear(model: nn.Module) -> list[str]:
-    """Every linear outside the classification head and the output embeddings."""
+    """Every linear layer outside the classification head and the output embeddings."""
     getters = (getattr(module, "get_output_embeddings", None) for module in model.modules())
     outputs = {id(get()) for get in getters if get}
     head = head_modules(model)

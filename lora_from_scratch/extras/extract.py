@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.nf4 import NF4Linear
-from lora_from_scratch.inject import add_lora, remove_lora
+from lora_from_scratch.inject import add_lora
 from lora_from_scratch.registry import Adapted
-from lora_from_scratch.slots import injection_of, is_adapted
+from lora_from_scratch.slots import injection_of, is_adapted, remove_lora
 from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import find_saved, find_targets, inside
 
@@ -41,7 +41,7 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
     """
     targets = find_targets(base, config)
     if config.variant:
-        raise LoraError(f"extract_lora makes plain LoRA, but the config asks for {config.asked_for}")
+        raise LoraError(f"extract_lora makes plain LoRA, but the config asks for the variant {config.variant!r}")
     if any(isinstance(base.get_submodule(name), NF4Linear) for name in targets):
         raise LoraError("the base is quantised: dequantize_linears first, and extract from floats")
     if is_adapted(tuned):

@@ -1,4 +1,4 @@
-"""Weights of 4 bits: the NF4 numbers of QLoRA, and a frozen linear that keeps its weight in them.
+"""4-bit weights: the NF4 data type of QLoRA, and a frozen linear layer that keeps its weight in it.
 
 (Dettmers et al. 2023, arXiv:2305.14314, section 3.) A matrix W [out, in], read row by row,
 is cut into blocks of 64. A block keeps its largest absolute value ("absmax"), and for each
@@ -39,7 +39,7 @@ def int4_levels() -> Tensor:
 
 
 def blocks_of(W: Tensor, block: int = BLOCK) -> Tensor:
-    """The numbers of W in blocks, [blocks, block] in float32, zeros after the last."""
+    """The entries of W in blocks, [blocks, block] in float32, zeros after the last."""
     flat = W.detach().float().reshape(-1)
     return F.pad(flat, (0, -flat.numel() % block)).view(-1, block)
 
@@ -95,7 +95,7 @@ def sizes(weights: int) -> tuple[int, int, int]:
 def quantize_nf4(W: Tensor) -> Tensor:
     """W [out, in] in NF4 with double quantisation: one row of bytes, which holds everything.
 
-    In it stand the mean and the scales (float32), the absmax (a byte each), the codes (two
+    It holds the mean and the scales (float32), the absmax (a byte each), the codes (two
     a byte): ``sizes``. One tensor of bytes is left alone by ``model.to(dtype)``, and cannot
     lose its constants. Each code is chosen for the absmax as it will be read back.
 
@@ -103,7 +103,7 @@ def quantize_nf4(W: Tensor) -> Tensor:
         LoraError: W holds a number that is not finite, or nothing.
     """
     if not W.numel() or not torch.isfinite(W).all():
-        raise LoraError("only a weight whose numbers are all finite can be quantised")
+        raise LoraError("only a weight whose values are all finite can be quantised")
     blocks = blocks_of(W)
     steps, scale, mean = quantize_absmax(blocks.abs().amax(1))
     absmax = dequantize_absmax(steps, scale, mean)[:, None]
@@ -172,14 +172,14 @@ class NF4Product(torch.autograd.Function):
 
 
 class NF4Linear(nn.Module):
-    """A frozen linear whose weight is kept in NF4: ``y = Ŵ x + b``, W rounded to Ŵ once and for all.
+    """A frozen linear layer whose weight is kept in NF4: ``y = Ŵ x + b``, W rounded to Ŵ once and for all.
 
-    ``weight`` holds bytes, about half as many as W has numbers (``quantize_nf4``), and
-    never trains; ``bias`` is the linear's own. Ŵ is made anew whenever it is needed, in
+    ``weight`` holds bytes, about half as many as W has entries (``quantize_nf4``), and
+    never trains; ``bias`` is the linear layer's own. Ŵ is made anew whenever it is needed, in
     the type of x, or of autocast.
 
     Raises:
-        LoraError: the weight's numbers are not all finite.
+        LoraError: the weight's values are not all finite.
     """
 
     def __init__(self, linear: nn.Linear):

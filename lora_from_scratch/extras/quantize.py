@@ -1,4 +1,4 @@
-"""Models whose linears keep their weights in 4 bits, and what they then weigh.
+"""Models whose linear layers keep their weights in 4 bits, and how many bytes they then take.
 
 ``add_lora``, ``save_adapter`` and the rest take such a model as any other (QLoRA); only
 merging is refused, since its result would have to be rounded to 4 bits again.
@@ -21,7 +21,7 @@ from lora_from_scratch.targets import find_targets
 class ModelBytes:
     """The bytes of a model's tensors, each counted once."""
 
-    weights: int  # how many numbers are kept in 4 bits
+    weights: int  # how many weights are kept in 4 bits
     codes: int
     constants: int  # absmax and what double quantisation adds
     rest: int  # everything else: embeddings, norms, biases, head, adapters
@@ -37,7 +37,7 @@ class ModelBytes:
 
 
 def quantize_linears(model: nn.Module, targets: tuple[str, ...] | str = "all-linear") -> nn.Module:
-    """Put an ``NF4Linear`` in place of every linear that ``targets`` names, and return the model.
+    """Put an ``NF4Linear`` in place of every linear layer that ``targets`` names, and return the model.
 
     ``targets`` is read as ``LoraConfig.target_modules``. Any size will do: the last block
     of a matrix is filled up with zeros. The float weights are let go.
@@ -45,7 +45,7 @@ def quantize_linears(model: nn.Module, targets: tuple[str, ...] | str = "all-lin
     Raises:
         LoraError: a target matches nothing (the message offers the nearest names), is no
             ``nn.Linear`` or is quantised already; its weight is tied to another module or
-            holds numbers that are not finite; or the model has adapters. The model is then
+            holds values that are not finite; or the model has adapters. The model is then
             as it was.
     """
     if is_adapted(model):
@@ -68,7 +68,7 @@ def quantize_linears(model: nn.Module, targets: tuple[str, ...] | str = "all-lin
 
 
 def dequantize_linears(model: nn.Module) -> nn.Module:
-    """Put a plain linear in place of every ``NF4Linear``, its weight the rounded one in the model's own type of float.
+    """Put a plain linear layer in place of every ``NF4Linear``, its weight the rounded one in the model's own type of float.
 
     The model computes what it computed before, and can be merged into.
 

@@ -1,10 +1,10 @@
-"""One trained vector for all of LoRA: every entry of every A and B is one of d shared numbers.
+"""One trained vector for all of LoRA: every entry of every A and B is one of d shared values.
 
 Chapter A1 builds it. With all entries of all A and B in one long vector of D numbers:
 
     (A, B) = (A0, 0) + P theta,   theta [d],   P [D, d]
 
-Only ``theta`` trains. A row of P has one entry that is not zero: which of the d numbers
+Only ``theta`` trains. A row of P has one entry that is not zero: which of the d values
 this entry takes, divided by the root of how many take the same one. So P keeps lengths,
 ``|P theta| = |theta|``, and a product with it is a look-up. A0 is LoRA's random start.
 A0 and P are drawn from one seed and never stored.
@@ -29,7 +29,7 @@ class SharedVectorLinear(LoRALinear, variant="shared_vector"):
     """``y = W x + b + s B A x`` with A = A0 + (P theta)[its A], B = (P theta)[its B].
 
     ``lora_vector`` = theta [d] is one parameter in all layers (``share_vector``), d =
-    ``vector_size``. ``place`` [r (in + out)] says which of its numbers each entry takes,
+    ``vector_size``. ``place`` [r (in + out)] says which of its values each entry takes,
     A's before B's; ``share`` is that entry of P.
     """
 
@@ -71,10 +71,10 @@ class SharedVectorLinear(LoRALinear, variant="shared_vector"):
 def share_vector(layers: list[SharedVectorLinear]) -> None:
     """Give all ``layers`` the first one's vector, and draw each its A0 and its part of P.
 
-    Of the D entries each of the d numbers serves D / d, up to one.
+    Of the D entries each of the d values serves D / d, up to one.
 
     Raises:
-        LoraError: the vector has more numbers than A and B of all layers have entries.
+        LoraError: the vector has more values than A and B of all layers have entries.
     """
     theta = layers[0].lora_vector
     sizes = [len(layer.place) for layer in layers]

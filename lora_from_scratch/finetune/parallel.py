@@ -10,7 +10,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import adapters_of, is_adapted
+from lora_from_scratch.slots import adapters_of, is_adapted
 from lora_from_scratch.targets import head_modules
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.inject import injection_of, is_adapted
+from lora_from_scratch.slots import injection_of, is_adapted
 
 # Settings that came later: what a run had that was saved before there was a choice.
 LATER = {"train.b_ratio": 1.0, "train.head_first": False, "quantize": None}

@@ -84,8 +84,8 @@ def test_config(field, value, message):
         (LoraConfig(2, 2, QUERY, rank_pattern={"key": 3}), "rank_pattern: 'key' matches no target"),
         (LoraConfig(2, 2, QUERY, alpha_pattern={"qeury": 3.0}), "alpha_pattern: 'qeury' matches no target; did you mean 'query'"),
         (LoraConfig(2, 2, QUERY, rank_pattern={r"0\..*query": 25}), r"target 'bert\.encoder\.layer\.0.*query': r is 25, above min\(in, out\) of \(24, 24\)"),
-        (LoraConfig(2, 2, ("word_embeddings",), dora=True), "is of type Embedding, for which there is no dora"),
-        (LoraConfig(2, 2, ("word_embeddings",), init="pissa"), "is of type Embedding, for which there is no init='pissa'"),
+        (LoraConfig(2, 2, ("word_embeddings",), dora=True), "is of type Embedding, for which there is no variant 'dora'"),
+        (LoraConfig(2, 2, ("word_embeddings",), init="pissa"), "is of type Embedding, for which there is no variant 'pissa'"),
         (LoraConfig(25, 2, QUERY), r"target 'bert\..*query': r is 25, above min\(in, out\) of \(24, 24\)"),
     ],
 )

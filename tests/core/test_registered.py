@@ -228,7 +228,7 @@ def test_a_variant_that_would_be_saved_as_something_else_is_refused(tmp_path):
     try:
         torch.manual_seed(2)
         cases = {name: Case(nn.Linear, name, torch.randn(4, 3, 12)) for name in ("gain", "named", "plain", "dropped")}
-        with pytest.raises(LoraError, match="init='gain' would be read back as plain LoRA"):
+        with pytest.raises(LoraError, match="the variant 'gain' would be read back as plain LoRA"):
             check_files(cases["gain"], tmp_path / "gain")
         assert not (tmp_path / "gain").exists()
         check_files(cases["named"], tmp_path / "named")

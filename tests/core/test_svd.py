@@ -125,7 +125,7 @@ def test_what_an_adapter_cannot_hold_is_an_error():
     refuse(tuned, r"neither targets nor saved: bert\.embeddings\.LayerNorm\.bias, bert\.encoder\.layer\.1\.attention\.self\.key\.weight")
     refuse(tiny_bert(num_labels=4), r"not of one shape: classifier\.bias, classifier\.weight")
     refuse(add_lora(tiny_bert(), LoraConfig(2, 2)), r"the tuned model has adapters: merge_and_unload")
-    refuse(tiny_bert(), "makes plain LoRA, but the config asks for dora", dora=True)
+    refuse(tiny_bert(), "makes plain LoRA, but the config asks for the variant 'dora'", dora=True)
     broken = tiny_bert()
     with torch.no_grad():
         broken.bert.encoder.layer[1].attention.self.query.weight[0, 0] = math.nan

@@ -110,7 +110,7 @@ def test_merged_it_computes_the_same():
         ({"settings": {"d_initial": "big"}}, "d_initial must be a finite number, got 'big'"),
         ({"settings": {"projection_prng_key": -1}}, "projection_prng_key must be an int from 0 on, got -1"),
         ({"settings": {"save_projection": 1}}, "save_projection must be True or False, got 1"),
-        ({"settings": {"seed": 1}}, "settings holds 'seed', but those of init='vera' are: d_initial"),
+        ({"settings": {"seed": 1}}, "settings holds 'seed', but those of 'vera' are: d_initial"),
         ({"settings": [1]}, "settings must be a dict"),
     ],
 )
