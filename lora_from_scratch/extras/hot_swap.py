@@ -15,7 +15,7 @@ from lora_from_scratch.slots import adapters_of
 class SharedLock:
     """A lock that many may share, or one may hold alone.
 
-    Whoever wants to be alone closes the entrance and waits until the last one inside has left. All
+    Anyone who wants to be alone closes the entrance and waits until the last one inside has left. All
     pass through the same entrance, so neither kind can keep the other out for good.
     """
 

@@ -69,7 +69,7 @@ def test_config(field, value, message):
     [
         (LoraConfig(2, 2, ("querry",)), "'querry' matches nothing; did you mean 'query'"),
         (LoraConfig(2, 2, ("query", "valeu")), "'valeu' matches nothing; did you mean 'value'"),
-        (LoraConfig(2, 2, ("zzz",)), "'zzz' matches nothing; what there is ends in "),
+        (LoraConfig(2, 2, ("zzz",)), "'zzz' matches nothing; the names that exist end in "),
         (LoraConfig(2, 2, ("uery",)), "'uery' matches nothing"),
         (LoraConfig(2, 2, QUERY, modules_to_save=("clasifier",)), "'clasifier' matches nothing; did you mean 'classifier'"),
         (LoraConfig(2, 2, QUERY, modules_to_save=("attention",)), "is to train in full, yet"),

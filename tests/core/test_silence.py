@@ -148,7 +148,7 @@ def test_a_merged_model_does_not_train(classifier, data):
 
 def test_layers_leave_no_target_out():
     targets = ("query", "word_embeddings", "pooler.dense")
-    with pytest.raises(LoraError, match="layers: none of the modules of 'pooler.dense', 'word_embeddings' lies in the blocks 0"):
+    with pytest.raises(LoraError, match="layers: no module of 'pooler.dense', 'word_embeddings' lies in the blocks 0"):
         add_lora(tiny_bert(), LoraConfig(2, 2, targets, layers=(0,)))
 
 
