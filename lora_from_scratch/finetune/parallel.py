@@ -71,7 +71,7 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> str:
     from torch.distributed.fsdp import fully_shard
 
     if accelerator.num_processes == 1:
-        raise LoraError("shard_base shares the base out over several processes, and there is one: start it by accelerate launch")
+        raise LoraError("shard_base shares the base out over several processes, and there is one: start it with accelerate launch")
     trained = {p for p in model.parameters() if p.requires_grad}
     heads = sum(p.numel() for name in head_modules(model) for p in model.get_submodule(name).parameters())
     if not is_adapted(model) and sum(p.numel() for p in trained) > heads:

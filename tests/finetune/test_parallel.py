@@ -88,5 +88,5 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tiny_backbone, data):
 def test_one_process_has_nobody_to_share_a_base_with(tiny_backbone, data):
     classifier = load_classifier(tiny_backbone)
     add_lora(classifier.model, LoraConfig(4, 8, encoder_targets(classifier.model.backbone)))
-    with pytest.raises(LoraError, match="several processes, and there is one: accelerate launch"):
+    with pytest.raises(LoraError, match="several processes, and there is one: start it with accelerate launch"):
         finetune(classifier, data, TrainConfig(shard_base=True))
