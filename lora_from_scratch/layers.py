@@ -36,8 +36,8 @@ class LoRALinear(Adapted, nn.Linear, adapts=nn.Linear):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         nn.Module.__init__(self)  # nn.Linear's own would allocate a second weight
-        self.weight, self.bias = base.weight, base.bias  # type: ignore[assignment]  # linear layers of any class have both
-        self.transposed = not hasattr(base, "in_features")  # transformers' Conv1D stores W as [in, out]
+        # transformers' Conv1D, which stores W as [in, out], has no in_features.
+        self.weight, self.bias, self.transposed = base.weight, base.bias, not hasattr(base, "in_features")  # type: ignore[assignment]
         self.out_features, self.in_features = self.matrix().shape
         if r > min(self.in_features, self.out_features):
             raise LoraError(f"r is {r}, above min(in, out) of {tuple(self.matrix().shape)}")
