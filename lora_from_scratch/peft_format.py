@@ -95,12 +95,12 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
     if missing:
         raise LoraError(f"{path} lacks {', '.join(missing)}")
     if not variant and fields["peft_type"] != "LORA":
-        known = dict.fromkeys(["LORA", *(kind.peft_type for kind in VARIANTS.values())])
-        raise LoraError(f"{path}: peft_type is {fields['peft_type']!r}, expected one of {', '.join(known)}")
-    own = VARIANTS[variant].settings if variant else {}
+        types = dict.fromkeys(["LORA", *(kind.peft_type for kind in VARIANTS.values())])
+        raise LoraError(f"{path}: peft_type is {fields['peft_type']!r}, expected one of {', '.join(types)}")
+    settings = VARIANTS[variant].settings if variant else {}
     if fields.get("bias", "none") != "none":
         raise LoraError(f"{path}: bias is {fields['bias']!r}, expected 'none'")
-    known = {"bias", *NEEDED, *IGNORED, *READ, *own}
+    known = {"bias", *NEEDED, *IGNORED, *READ, *settings}
     unknown = [n for n, v in fields.items() if n not in known and v not in (None, False, [], {}, "")]
     if unknown:
         raise LoraError(f"{path}: {', '.join(unknown)} set, which this package does not support")
@@ -121,7 +121,7 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
             rank_pattern=fields.get("rank_pattern") or {},
             alpha_pattern=fields.get("alpha_pattern") or {},
             rslora=fields.get("use_rslora", False),
-            settings={name: fields[name] for name in own if name in fields},
+            settings={name: fields[name] for name in settings if name in fields},
             **LoraConfig.asking_for(variant),
         )
     except LoraError as error:

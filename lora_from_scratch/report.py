@@ -86,11 +86,11 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
     """
     adapters = getattr(model, "lora", None)
-    injection = adapters.named.get(adapters.active) if isinstance(adapters, Adapters) else None
+    injection = adapters.named.get(adapters.active or "") if isinstance(adapters, Adapters) else None
     factors = {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
     heads, saved = head_modules(model), injection.saved if injection else ()
     # A module whose weight is bytes, such as NF4Linear, says how many weights they stand for.
-    stands_for = {id(m.weight): m.stands_for for m in model.modules() if hasattr(m, "stands_for")}
+    stands_for: dict[int, int] = {id(m.weight): m.stands_for for m in model.modules() if hasattr(m, "stands_for")}  # type: ignore[misc]
     total = added = head = size = 0
     trained = []
     for name, p in model.named_parameters():  # yields a tied parameter once

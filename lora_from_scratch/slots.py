@@ -32,7 +32,7 @@ class Injection:
 
     def __post_init__(self):
         layers = list(self.layers.values())
-        for kind in dict.fromkeys(map(type, layers)):
+        for kind in {type(layer): None for layer in layers}:
             kind.join([layer for layer in layers if type(layer) is kind])
 
     @property
@@ -169,7 +169,7 @@ def activate(model: nn.Module, name: str) -> None:
     """Put one adapter in place; it trains and no other does."""
     install(model, name)
     adapters = adapters_of(model)
-    for other in {adapters.trains, name} & adapters.named.keys():  # of many, no others are touched: a switch stays short
+    for other in adapters.named.keys() & {adapters.trains, name}:  # of many, no others are touched: a switch stays short
         for module in adapters.named[other].modules.values():
             for p in trained_tensors(module).values() if isinstance(module, Adapted) else module.parameters():
                 p.requires_grad_(other == name)

@@ -214,7 +214,6 @@ class LoRANF4Linear(LoRALinear, adapts=NF4Linear):
     """
 
     takes_variants = False
-    stands_for = NF4Linear.stands_for
 
     def __init__(self, base: NF4Linear, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         self.out_features, self.in_features = base.out_features, base.in_features  # for matrix()
@@ -222,6 +221,11 @@ class LoRANF4Linear(LoRALinear, adapts=NF4Linear):
 
     def matrix(self) -> Tensor:
         return dequantize_nf4(self.weight, (self.out_features, self.in_features))
+
+    @property
+    def stands_for(self) -> int:
+        """As of ``NF4Linear``."""
+        return self.in_features * self.out_features
 
     def merged_weight(self) -> Tensor:
         raise LoraError(
