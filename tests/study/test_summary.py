@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from study import records
-from study.summary import summarise, tested_runs
+from study import records, summary
+from study.summary import summarise
 
 
 def recipe(**changes) -> dict:
@@ -67,4 +67,4 @@ def test_only_tested_runs_on_the_real_data_are_read(tmp_path, monkeypatch):
     }
     for name, record in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
-    assert tested_runs() == [made_up()]
+    assert summary.tested_runs() == [made_up()]
