@@ -77,7 +77,7 @@ def test_the_list_says_what_is_done_and_what_waits_and_makes_nothing(start, tmp_
 def test_names_that_choose_nothing_are_an_error(start, capsys):
     with pytest.raises(SystemExit):
         start(lambda: {"a": dict}, "z", "y")
-    assert "no run starts with z, y; there are a" in capsys.readouterr().err
+    assert "no run starts with z, y; names start with a" in capsys.readouterr().err
 
 
 def test_one_run_at_a_time_stays_in_the_main_thread(start):

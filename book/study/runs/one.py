@@ -64,7 +64,8 @@ def run_missing(parser: argparse.ArgumentParser, args: argparse.Namespace, runs:
         return {name: run for name, run in runs().items() if not args.names or name.startswith(tuple(args.names))}
 
     if not chosen():
-        parser.error(f"no run starts with {', '.join(args.names)}; there are {', '.join(runs())}")
+        starts = ", ".join(dict.fromkeys(name.partition("-")[0] for name in runs()))
+        parser.error(f"no run starts with {', '.join(args.names)}; names start with {starts} (--list shows them all)")
     if args.list:
         for name, run in chosen().items():
             print(f"{run.state:>5}  {name:<28} {run.settings}")
