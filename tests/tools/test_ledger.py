@@ -51,7 +51,8 @@ def test_a_run_that_takes_too_long_fails(run, monkeypatch, capfd):
     assert ended == "" and written["time_factor"] == 1e6
 
 
-def test_the_limit_is_twenty_five_minutes(tmp_path):
+def test_the_limit_is_twenty_five_minutes(tmp_path, monkeypatch):
+    monkeypatch.delenv("NBVAL_TIME_FACTOR", raising=False)  # .ci/run sets it for slower machines
     assert ledger.close(tmp_path / "a", {"tests": 1490, "gate": 10}) == []
     assert ledger.close(tmp_path / "a", {"tests": 1490, "gate": 11}) != []
 
