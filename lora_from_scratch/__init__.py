@@ -19,14 +19,25 @@ from lora_from_scratch.extras.quantize import ModelBytes, dequantize_linears, mo
 from lora_from_scratch.extras.rows import adapter_rows
 from lora_from_scratch.extras.shared_vector import SharedVectorLinear
 from lora_from_scratch.extras.spectrum import effective_rank, energy, rank_for_energy
+from lora_from_scratch.extras.svd import truncated_svd
 from lora_from_scratch.extras.vera import VeRALinear
+from lora_from_scratch.extras.wrappers import through_outer_wrappers, through_wrappers
 from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
 from lora_from_scratch.inject import add_adapter, add_lora
 from lora_from_scratch.layers import LoRALinear
 from lora_from_scratch.merge import merge, merge_and_unload, unmerge
 from lora_from_scratch.report import ParameterReport, parameter_report
 from lora_from_scratch.slots import delete_adapter, disable_adapter, remove_lora, set_adapter
-from lora_from_scratch.svd import truncated_svd
+
+# Whoever imports them from here may give them a model that is compiled or otherwise wrapped.
+add_lora, add_adapter, remove_lora = through_wrappers(add_lora), through_wrappers(add_adapter), through_wrappers(remove_lora)
+set_adapter, delete_adapter = through_wrappers(set_adapter), through_wrappers(delete_adapter)
+save_adapter, load_adapter = through_wrappers(save_adapter), through_wrappers(load_adapter)
+merge, unmerge, merge_and_unload = through_wrappers(merge), through_wrappers(unmerge), through_wrappers(merge_and_unload)
+merged_state_dict, combine_adapters = through_wrappers(merged_state_dict), through_wrappers(combine_adapters)
+parameter_report, lora_plus_groups = through_wrappers(parameter_report), through_wrappers(lora_plus_groups)
+quantize_linears, dequantize_linears = through_wrappers(quantize_linears), through_wrappers(dequantize_linears)
+disable_adapter, adapter_rows = through_outer_wrappers(disable_adapter), through_outer_wrappers(adapter_rows)
 
 __version__ = "0.1.0"
 __all__ = [

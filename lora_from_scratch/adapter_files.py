@@ -11,7 +11,7 @@ from lora_from_scratch.errors import LoraError
 from lora_from_scratch.files import read_json, write_json, write_whole
 from lora_from_scratch.inject import prepare
 from lora_from_scratch.peft_format import CONFIG, PREFIX, WEIGHTS
-from lora_from_scratch.slots import Injection, add_another, add_prepared, injection_of, is_adapted
+from lora_from_scratch.slots import Injection, add_another, add_prepared, injection_of, is_adapted, own_modules
 
 
 def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = False) -> Path:
@@ -35,6 +35,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
             rank: nothing is then written. Or a file cannot be.
     """
     injection = injection_of(model)
+    own_modules(model)
     layers = injection.layers.values()
     whole = [layer.variant for layer in layers if not layer.is_product]
     if plain and whole:

@@ -1,13 +1,12 @@
 """Folding adapters into the weights, and out again, without losing a bit."""
 
-from collections import Counter
-
 import torch
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.memory import readers, spans_in
 from lora_from_scratch.registry import Adapted
-from lora_from_scratch.slots import adapters_of, injection_of, install, lora_layers
+from lora_from_scratch.slots import adapters_of, injection_of, install, lora_layers, own_modules
 
 
 @torch.no_grad()
@@ -16,7 +15,7 @@ def merge(model: nn.Module) -> nn.Module:
 
     The sum is formed in float64 and rounded once to the weight's own type. The original
     weight is kept aside, because subtracting ``s B A`` again would not give it back:
-    ``unmerge`` restores it bit for bit. (Hu et al. 2021, arXiv:2106.09685, section 4.1:
+    ``unmerge`` restores it bit for bit. Until then nothing of the adapter trains, nor its head. (Hu et al. 2021, arXiv:2106.09685, section 4.1:
     a merged model costs nothing extra at inference.)
 
     Raises:
@@ -33,6 +32,8 @@ def merge(model: nn.Module) -> nn.Module:
     for (_, layer), weight in zip(layers, new, strict=True):
         layer.unmerged_weight = layer.weight.detach().clone()
         layer.weight.copy_(weight)
+        layer.begins_now()
+    injection_of(model).rest()
     return model
 
 
@@ -51,6 +52,8 @@ def unmerge(model: nn.Module) -> nn.Module:
         assert layer.unmerged_weight is not None  # else it were apart
         layer.weight.copy_(layer.unmerged_weight)
         layer.unmerged_weight = None
+        layer.begins_now()
+    injection_of(model).wake()
     return model
 
 
@@ -71,6 +74,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     for _, layer in layers:
         layer.unmerged_weight = None
     adapters = adapters_of(model)
+    injection.wake()  # which lifts what merging had put on it
     adapters.base |= {name: injection.modules[name].requires_grad_(False) for name in injection.saved}
     install(model, None)
     del model.lora
@@ -86,8 +90,8 @@ def merged_weight(name: str, layer: Adapted) -> Tensor:
 
 
 def refuse_tied(model: nn.Module, layers) -> None:
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
-    tied = [name for name, layer in layers if owners[id(layer.weight)] > 1]
+    spans = spans_in(model)
+    tied = [name for name, layer in layers if readers(layer.weight, spans) > 1]
     if tied:
         hint = "which merging would change as well: untie it, or leave the adapter unmerged"
         raise LoraError(f"the weight of {_some(tied)} is tied to another module, {hint}")
@@ -95,6 +99,7 @@ def refuse_tied(model: nn.Module, layers) -> None:
 
 def adapted_layers(model: nn.Module) -> list[tuple[str, Adapted]]:
     injection_of(model)  # raises where there is nothing to merge
+    own_modules(model)
     return lora_layers(model)
 
 

@@ -1,9 +1,11 @@
 """PEFT's format: the fields of ``adapter_config.json``, to and from ``LoraConfig``, and the tensors' keys."""
 
 import json
+import math
 import re
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,7 +47,7 @@ def to_fields(model: nn.Module, injection: Injection, plain: bool) -> dict:
         alphas = {n: layer.scaling * ranks[n] for n, layer in injection.layers.items()}
     else:
         ranks = {n: config.rank_and_alpha(n)[0] for n in injection.targets}
-        alphas = {n: config.rank_and_alpha(n)[1] for n in injection.targets}
+        alphas = {n: _alpha(config, n, layer) for n, layer in injection.layers.items()}
     r, rank_pattern = _pattern(ranks)
     alpha, alpha_pattern = _pattern(alphas)
     names = {name for name, _ in model.named_modules()}
@@ -128,6 +130,22 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
         raise LoraError(f"{path}: {error}") from None
     except (TypeError, AttributeError, *BAD_REGEX) as error:  # a value of a kind that no rule of PEFT's reads
         raise LoraError(f"{path}: the fields that name modules cannot be read: {error}") from None
+
+
+def _alpha(config: LoraConfig, name: str, layer: Adapted) -> float:
+    """The alpha of one layer: the config's, unless ``layer.scaling`` was changed by hand.
+
+    Raises:
+        LoraError: no config can say so.
+    """
+    r, alpha = config.rank_and_alpha(name)
+    root = math.sqrt(r) if config.rslora else r
+    if layer.scaling == alpha / root:
+        return alpha
+    try:
+        return replace(config, alpha_pattern={"^" + re.escape(name): layer.scaling * root}).alpha_pattern.popitem()[1]
+    except LoraError as error:
+        raise LoraError(f"{name}: its scaling was changed to {layer.scaling!r}, which no config can say ({error})") from None
 
 
 def places_of(injection: Injection, plain: bool = False) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ class Adapted(nn.Module):
     takes_variants: ClassVar[bool] = True  # of a base type: whether variants of the linear layer work on it, too
     is_product: ClassVar[bool] = True  # whether the update is ``s B A``, so that updates can be added up
     saved_plain: bool = False  # whether a file holds ``factors()`` instead of what trains
+    since: int = 0  # of autograd's nodes, which number the first had that this layer may have computed as it does now
     peft_type: ClassVar[str] = "LORA"  # what a file calls it
     settings: ClassVar[dict[str, Any]] = {}  # of its own, with their defaults; None: it has to be given
 
@@ -62,6 +63,28 @@ class Adapted(nn.Module):
     @classmethod
     def join(cls, layers: list) -> None:
         """Called once with all layers of an adapter: here they get what they share."""
+
+    def begins_now(self) -> None:
+        """Note that from now on it computes something new: it was put in place, merged or unmerged."""
+        self.since = torch._C._autograd._get_sequence_nr()
+
+    def __call__(self, *args, **kwargs):
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:  # checkpointing runs it once more
+            if torch._C._current_autograd_node()._sequence_nr() < self.since:
+                raise LoraError("adapters were switched or merged before a checkpointed block's backward(): call that first")
+        try:
+            return super().__call__(*args, **kwargs)
+        except RuntimeError as error:
+            if any(p.is_meta for p in self.parameters()):
+                hint = f"offload with preload_module_classes=[{type(self).__name__!r}]"
+                raise LoraError(f"an adapted layer has factors without values, on the meta device: {hint}") from error
+            raise
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+        if self.unmerged_weight is not None and f"{prefix}weight" in state_dict and f"{prefix}unmerged_weight" not in state_dict:
+            errors.append(f"{prefix}weight is not from a merged model, as it lacks {prefix}unmerged_weight: unmerge(model) first")
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
 
     def matrix(self) -> Tensor:
         """W [out, in], however the module stores it."""

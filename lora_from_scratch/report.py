@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from lora_from_scratch.layers import trained_tensors
-from lora_from_scratch.slots import Adapters, lora_layers
+from lora_from_scratch.places import changed_places
+from lora_from_scratch.slots import Adapters, is_merged, lora_layers
 from lora_from_scratch.targets import head_modules, inside
 
 
@@ -32,6 +33,8 @@ class ParameterReport:
     trained: tuple[TrainedTensor, ...]
     matched: dict[str, int]  # pattern of target_modules -> modules that it took
     adapter_bytes: int  # what the trained tensors take in a file
+    replaced: tuple[str, ...] = ()  # where something else is than the adapters' own modules
+    merged: bool = False  # whether the adapters are merged, so that they do not train
 
     @property
     def trainable(self) -> int:
@@ -73,6 +76,10 @@ class ParameterReport:
             lines += [f"target {pattern!r} matched {n} modules" for pattern, n in self.matched.items()]
         if self.unexpected:
             lines.append(f"NOT FROZEN, though nothing asked for it: {', '.join(self.unexpected)}")
+        if self.replaced:
+            lines.append(f"CHANGED since the adapters were added: {', '.join(self.replaced)}")
+        if self.merged:
+            lines.append("MERGED: the adapters do not train, unless you call unmerge(model) first")
         width = max((len(t.name) for t in self.trained), default=4)
         rows = [f"{t.name:<{width}}  {str(list(t.shape)):>13}  {t.parameters:>9,}  {t.reason}" for t in self.trained]
         return "\n".join([*lines, "", *rows])
@@ -103,4 +110,6 @@ def parameter_report(model: nn.Module) -> ParameterReport:
             trained.append(TrainedTensor(name, tuple(p.shape), p.numel(), reason))
     head_trains = any(t.reason == "head" for t in trained)
     matched = dict(Counter(injection.targets.values())) if injection else {}
-    return ParameterReport(total, total - added, added, head, head_trains, tuple(trained), matched, size)
+    changed = tuple(changed_places(model, adapters.in_place(), adapters.shapes)) if isinstance(adapters, Adapters) else ()
+    counts = total, total - added, added, head, head_trains
+    return ParameterReport(*counts, tuple(trained), matched, size, changed, is_merged(model))

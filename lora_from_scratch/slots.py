@@ -10,13 +10,15 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-import torch
-from torch import nn
+from torch import Size, Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.places import changed_places, hand_over, shape_of, swap_hooks
 from lora_from_scratch.registry import Adapted
 from lora_from_scratch.targets import inside
 
@@ -29,11 +31,31 @@ class Injection:
     targets: dict[str, str]  # module name -> the pattern in target_modules that took it
     saved: tuple[str, ...]  # modules that train in full
     modules: dict[str, nn.Module]  # path -> adapted layer, or copy of a saved module
+    resting: dict[nn.Parameter, RemovableHandle | None] = field(init=False)  # put aside: what trains when it is back
 
     def __post_init__(self):
         layers = list(self.layers.values())
         for kind in {type(layer): None for layer in layers}:
             kind.join([layer for layer in layers if type(layer) is kind])
+        self.resting = dict.fromkeys(self.own_parameters())
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """All that may train."""
+        modules = self.modules.values()
+        return [p for m in modules for p in (trained_tensors(m).values() if isinstance(m, Adapted) else m.parameters())]
+
+    def wake(self) -> None:
+        """Let train what trained before ``rest``; everything, if this is the first time."""
+        for p, handle in self.resting.items():
+            p.requires_grad_(True)
+            if handle:
+                handle.remove()
+
+    def rest(self) -> None:
+        """Let nothing train: it is put aside, or merged. The gradients of an earlier forward pass would be dropped, and raise."""
+        self.resting = {p: p.register_hook(partial(_refuse_late, p)) for p in self.own_parameters() if p.requires_grad}
+        for p in self.resting:
+            p.requires_grad_(False)
 
     @property
     def layers(self) -> dict[str, Adapted]:
@@ -47,10 +69,15 @@ class Adapters:
 
     trained_before: frozenset[str]  # parameters that required a gradient before
     base: dict[str, nn.Module] = field(default_factory=dict)  # path -> the model's own module
+    shapes: dict[str, Size | None] = field(default_factory=dict)  # path -> the shape of its weight
     named: dict[str, Injection] = field(default_factory=dict)
     active: str | None = None  # None: the base modules are in place
     trains: str | None = None  # the adapter whose tensors require a gradient
     by_rows: bool = False  # inside adapter_rows
+
+    def in_place(self) -> dict[str, nn.Module]:
+        """Which modules should be in the model, by path."""
+        return self.base | (self.named[self.active].modules if self.active else {})
 
 
 def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
@@ -79,8 +106,9 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
     if moving := [name for name in norms if not any(inside(name, other) for other in injection.saved)]:
         hint = "are in no adapter's file; name these modules in modules_to_save, or keep them in eval mode"
-        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=3)
+        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=4)
     adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
+    adapters.shapes = {path: shape_of(module) for path, module in adapters.base.items()}
     adapters.named[name] = injection
     activate(model, name)
 
@@ -166,62 +194,61 @@ def delete_adapter(model: nn.Module, name: str) -> nn.Module:
 
 
 def activate(model: nn.Module, name: str) -> None:
-    """Put one adapter in place; it trains and no other does."""
+    """Put one adapter in place; it trains and no other does. What was frozen by hand stays frozen."""
     install(model, name)
     adapters = adapters_of(model)
-    for other in adapters.named.keys() & {adapters.trains, name}:  # of many, no others are touched: a switch stays short
-        for module in adapters.named[other].modules.values():
-            for p in trained_tensors(module).values() if isinstance(module, Adapted) else module.parameters():
-                p.requires_grad_(other == name)
-    adapters.trains = name
+    if adapters.trains != name:  # of many, no others are touched: a switch stays short
+        if adapters.trains is not None:
+            adapters.named[adapters.trains].rest()
+        adapters.named[name].wake()
+        adapters.trains = name
+
+
+def _refuse_late(parameter: nn.Parameter, gradient: Tensor) -> None:
+    if not parameter.requires_grad:
+        raise LoraError("the adapter was put aside or merged between forward and backward: call backward() before that")
 
 
 def install(model: nn.Module, name: str | None) -> None:
     """Put the modules of an adapter in their places, or with None those of the base.
 
+    Hooks stay with the place.
+
     Raises:
-        LoraError: the active adapter is merged.
+        LoraError: the active adapter is merged, or see ``own_modules``.
     """
     adapters = adapters_of(model)
     if is_merged(model):
         raise LoraError("the adapters are merged into the weights: call unmerge(model) first")
     if None not in (name, adapters.active) and name != adapters.active:
         install(model, None)  # from adapter to adapter by way of the base, whose weights it has
+    own = own_modules(model)
     wanted = adapters.base | (adapters.named[name].modules if name else {})
-    swap = {}
-    for path, new in wanted.items():
-        old = model.get_submodule(path)
-        if new is not old:
-            hand_over(old, new)
-            swap[id(old)] = new
+    pairs = [(own[path], new) for path, new in wanted.items() if new is not own[path]]
+    for pair in pairs:
+        hand_over(*pair)
+    swap = {id(old): new for old, new in pairs}
     for parent in list(model.modules()):  # by identity: a module may stand in several places
         for key, child in parent._modules.items():
             if id(child) in swap:
                 parent._modules[key] = swap[id(child)]
+    for pair in pairs:
+        swap_hooks(*pair)
     adapters.active = name
 
 
-def hand_over(old: nn.Module, new: nn.Module) -> None:
-    """Give ``new`` the mode, device and type of ``old``, and of a target its base parameters.
+def own_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules, by path, that stand where adapters have theirs: the active one's, elsewhere the base's.
 
-    They may have changed since it was last in place: ``model.cuda()`` and
-    ``load_state_dict(..., assign=True)`` reach only the modules that are.
+    Raises:
+        LoraError: others are there by now, or they have changed.
     """
-    if isinstance(old, Adapted) or isinstance(new, Adapted):
-        new.weight = weight = old.get_parameter("weight")
-        if hasattr(new, "bias"):
-            new.bias = old.bias
-        own = [*trained_tensors(new).values(), *new.buffers()] if isinstance(new, Adapted) else []
-        for tensor in own:
-            wide = torch.promote_types(tensor.dtype, weight.dtype) if tensor.is_floating_point() else tensor.dtype
-            tensor.data = tensor.data.to(weight.device, wide)
-        new.train(old.training)
-    else:
-        like = dict(old.named_parameters()) | dict(old.named_buffers())
-        for name, tensor in [*new.named_parameters(), *new.named_buffers()]:
-            tensor.data = tensor.data.to(like[name].device, like[name].dtype)
-        for one, other in zip(old.modules(), new.modules(), strict=True):
-            other.training = one.training
+    adapters = adapters_of(model)
+    own = adapters.in_place()
+    if changed := changed_places(model, own, adapters.shapes):
+        hint = "put back what was there (after accelerate, remove_hook_from_module), or resize and replace before add_lora"
+        raise LoraError(f"changed since the adapters were added: {', '.join(changed)}; {hint}")
+    return own
 
 
 def is_adapted(model: nn.Module) -> bool:

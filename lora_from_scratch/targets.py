@@ -7,6 +7,8 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig, pattern_matches
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.memory import readers, span
+from lora_from_scratch.places import own_forward
 from lora_from_scratch.registry import BASES, base_layer_for
 
 # These read `.weight` of their linear layers directly in some paths and would skip the adapter.
@@ -67,11 +69,14 @@ def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]
         both = [t for t in targets if inside(t, name)]
         if both:
             raise LoraError(f"{name!r} is to train in full, yet {both[0]!r} in it is a target")
-        own = {id(p) for p in model.get_submodule(name).parameters()}
+        module = model.get_submodule(name)
+        if own_forward(module):
+            raise LoraError(f"{name!r} is to train in full, but has a forward of its own, which its copy would not have: set it later")
+        own = [span(p) for p in module.parameters()]
         if not own:
             raise LoraError(f"modules_to_save: {name!r} has no parameters to train")
         for other, p in model.named_parameters(remove_duplicate=False):
-            if id(p) in own and not inside(other, name):
+            if not inside(other, name) and readers(p, own):
                 raise LoraError(f"{name!r} is to train in full, but its weight is tied to {other!r}")
     return tuple(names)
 
@@ -178,7 +183,7 @@ def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
         types = ", ".join(kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__ for kind in BASES)
         raise LoraError(f"target {name!r} is of type {type(module).__name__}, expected one of {types}{hint}")
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    if any(hooks) or "forward" in vars(module):
+    if any(hooks) or own_forward(module):
         raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter would drop: set them later")
 
 

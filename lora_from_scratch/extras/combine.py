@@ -7,10 +7,10 @@ from torch import nn
 
 from lora_from_scratch.config import LARGEST, LoraConfig, check_positive_int
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.svd import truncated_svd
 from lora_from_scratch.functional import lora_delta
 from lora_from_scratch.inject import add_adapter
 from lora_from_scratch.slots import Injection, adapters_of, named_adapter
-from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import exactly
 
 

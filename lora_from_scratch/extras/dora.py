@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
 from lora_from_scratch.functional import can_fuse, fused_gradients, lora_forward
-from lora_from_scratch.layers import LoRALinear
 
 
-class DoRALinear(LoRALinear, variant="dora"):
+class DoRALinear(StartsFromWeight, variant="dora"):
     """Length and direction apart: row i of the weight is ``m_i (W + s B A)_i / |(W + s B A)_i|``.
 
     ``m`` = ``lora_magnitude_vector`` [out] starts at the rows' lengths, so that y starts
@@ -24,8 +24,19 @@ class DoRALinear(LoRALinear, variant="dora"):
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
         self.lora_magnitude_vector = nn.Parameter(self.lengths())
+        self._check_lengths()
+        self.made_from = sample(self.weight)
+
+    def _check_lengths(self) -> None:
         if not self.weight.is_meta and not (self.lora_magnitude_vector > 0).all():
             raise LoraError("W has a row of zeros, which has no direction: DoRA cannot scale it")
+
+    def start_from_weight(self) -> None:
+        self.lora_magnitude_vector.copy_(self.lengths())
+        self._check_lengths()
+
+    def has_learnt(self) -> bool:
+        return bool(self.lora_B.weight.any())
 
     @torch.no_grad()
     def lengths(self) -> Tensor:

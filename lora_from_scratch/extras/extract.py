@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.nf4 import NF4Linear
+from lora_from_scratch.extras.svd import truncated_svd
+from lora_from_scratch.extras.wrappers import unwrapped
 from lora_from_scratch.inject import add_lora
 from lora_from_scratch.registry import Adapted
 from lora_from_scratch.slots import injection_of, is_adapted, remove_lora
-from lora_from_scratch.svd import truncated_svd
 from lora_from_scratch.targets import find_saved, find_targets, inside
 
 
@@ -39,6 +40,7 @@ def extract_lora(base: nn.Module, tuned: nn.Module, config: LoraConfig) -> dict[
             nor saved has changed (all are named), the config's init or dora asks for a
             start of its own, the base is quantised, or see ``add_lora``. ``base`` is then as it was.
     """
+    base, tuned = unwrapped(base), unwrapped(tuned)
     targets = find_targets(base, config)
     if config.variant:
         raise LoraError(f"extract_lora makes plain LoRA, but the config asks for the variant {config.variant!r}")

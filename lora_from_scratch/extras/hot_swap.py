@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.wrappers import unwrapped
 from lora_from_scratch.slots import adapters_of
 
 
@@ -59,13 +60,13 @@ class HotSwap:
     """
 
     def __init__(self, model: nn.Module):
-        adapters_of(model)
+        adapters_of(unwrapped(model))
         self.model, self._lock, self._mine = model, SharedLock(), threading.local()
 
     def predict(self, *args, **kwargs) -> tuple[str | None, Any]:
         """The active adapter's name and what the model returns for these arguments, without gradients."""
         with self._once(), self._lock.shared(), torch.no_grad():
-            return adapters_of(self.model).active, self.model(*args, **kwargs)
+            return adapters_of(unwrapped(self.model)).active, self.model(*args, **kwargs)
 
     def change(self, act: Callable, *args, **kwargs) -> Any:
         """Return ``act(model, …)``, called while no pass runs: ``hot.change(set_adapter, "b")``.

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from lora_from_scratch.layers import LoRALinear
-from lora_from_scratch.svd import truncated_svd
+from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
+from lora_from_scratch.extras.svd import truncated_svd
 
 
-class LoRAXSLinear(LoRALinear, variant="lora_xs"):
+class LoRAXSLinear(StartsFromWeight, variant="lora_xs"):
     """``y = W x + b + s B R A x`` with frozen A and B, of which only R [r, r] trains.
 
     ``A`` = the top r right singular vectors of W, ``B`` = the left ones times their
@@ -21,12 +21,23 @@ class LoRAXSLinear(LoRALinear, variant="lora_xs"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
-        U, S, V = truncated_svd(self.matrix().detach().double(), r)
-        for name, value in (("lora_A", V), ("lora_B", U * S)):
+        for name, value in zip(("lora_A", "lora_B"), self._bases(), strict=True):
             dtype = getattr(self, name).weight.dtype
             delattr(self, name)  # a parameter of the plain layer; here a constant
             self.register_buffer(name, value.to(dtype).contiguous())
         self.lora_R = nn.Parameter(torch.zeros(r, r, dtype=self.lora_A.dtype, device=self.lora_A.device))
+        self.made_from = sample(self.weight)
+
+    def _bases(self) -> tuple[Tensor, Tensor]:
+        U, S, V = truncated_svd(self.matrix().detach().double(), self.r)
+        return V, U * S
+
+    def start_from_weight(self) -> None:
+        for place, value in zip((self.lora_A, self.lora_B), self._bases(), strict=True):
+            place.copy_(value)
+
+    def has_learnt(self) -> bool:
+        return bool(self.lora_R.any())
 
     @torch.no_grad()
     def use_bases(self, A: Tensor, B: Tensor) -> None:
@@ -38,6 +49,7 @@ class LoRAXSLinear(LoRALinear, variant="lora_xs"):
         self.lora_B.copy_(B)
         self.lora_R.zero_()
         self.saved_plain = True
+        self.made_from = None
 
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.lora_R @ self.lora_A, self.lora_B

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.layers import LoRALinear
-from lora_from_scratch.svd import truncated_svd
+from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
+from lora_from_scratch.extras.svd import truncated_svd
 
 
-class PiSSALinear(LoRALinear, variant="pissa"):
+class PiSSALinear(StartsFromWeight, variant="pissa"):
     """LoRA that starts from the largest part of W itself: ``s B0 A0`` = its top r singular triples.
 
     The paper moves that part out of W. Here W stays as it is, and the part is subtracted
@@ -26,12 +26,24 @@ class PiSSALinear(LoRALinear, variant="pissa"):
         shape = list(self.matrix().shape)
         if 2 * r > min(shape):
             raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {shape}")
-        A, B = self.start(self.matrix().detach().double(), r)
-        with torch.no_grad():
-            self.lora_A.weight.copy_(A)
-            self.lora_B.weight.copy_(B)
-        self.register_buffer("start_A", self.lora_A.weight.detach().clone())
-        self.register_buffer("start_B", self.lora_B.weight.detach().clone())
+        self.register_buffer("start_A", torch.empty_like(self.lora_A.weight, requires_grad=False))
+        self.register_buffer("start_B", torch.empty_like(self.lora_B.weight, requires_grad=False))
+        self.start_from_weight()
+        self.made_from = sample(self.weight)
+
+    @torch.no_grad()
+    def start_from_weight(self) -> None:
+        for value, *places in zip(
+            self.start(self.matrix().detach().double(), self.r),
+            (self.lora_A.weight, self.lora_B.weight),
+            (self.start_A, self.start_B),
+            strict=True,
+        ):
+            for place in places:
+                place.copy_(value)
+
+    def has_learnt(self) -> bool:
+        return not (torch.equal(self.lora_A.weight, self.start_A) and torch.equal(self.lora_B.weight, self.start_B))
 
     def start(self, W: Tensor, r: int) -> tuple[Tensor, Tensor]:
         """A0 [r, in] and B0 [out, r]: singular vectors, each with half of its value."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.nf4 import LoRANF4Linear, NF4Linear, sizes
+from lora_from_scratch.memory import readers, span
 from lora_from_scratch.slots import is_adapted
 from lora_from_scratch.targets import find_targets
 
@@ -57,7 +58,8 @@ def quantize_linears(model: nn.Module, targets: tuple[str, ...] | str = "all-lin
             raise LoraError(f"{name!r} is quantised already")
         if not isinstance(linear, nn.Linear):
             raise LoraError(f"{name!r} is a {type(linear).__name__}: only nn.Linear can be quantised")
-        tied = [m for m in model.modules() if m is not linear and any(p is linear.weight for p in m._parameters.values())]
+        own = [span(linear.weight)]
+        tied = [m for m in model.modules() if m is not linear and any(readers(p, own) for p in m._parameters.values() if p is not None)]
         if tied:
             raise LoraError(f"the weight of {name!r} is tied to a {type(tied[0]).__name__}, which needs it in full")
         try:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.svd import check_matrix
+from lora_from_scratch.extras.svd import check_matrix
 
 
 def energy(W: Tensor) -> Tensor:

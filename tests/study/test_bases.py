@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lora_from_scratch import LoraConfig, LoraError, add_lora
+from lora_from_scratch.extras.svd import truncated_svd
 from lora_from_scratch.finetune import load_classifier, load_finetuned, save_finetuned
 from lora_from_scratch.finetune.evaluate import predict_logits
-from lora_from_scratch.svd import truncated_svd
 from study.bases import second_moments, use_bases
 
 TEXTS = [f"i feel {word} {when}" for word in ("glad", "low", "cross") for when in ("now", "again and so often that it hurts")]
