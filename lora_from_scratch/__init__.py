@@ -1,5 +1,14 @@
 """LoRA from scratch: low-rank adapters for frozen, pre-trained networks."""
 
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # `python -m lora_from_scratch` spends its first seconds on the imports below, where Ctrl-C would print a traceback.
+    import os
+
+    signal.signal(signal.SIGINT, lambda *_: os.write(2, b"stopped; nothing was saved\n") and os._exit(130))
+
 from lora_from_scratch.adapter_files import load_adapter, save_adapter
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError

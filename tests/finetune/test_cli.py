@@ -23,9 +23,9 @@ def test_the_command_line_from_training_to_a_prediction(tiny_backbone, folder, c
     assert main(["predict", out, "happy", "so lonely"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 14 and "█" in lines[1]
-    assert main(["predict", out, " "]) == 1
+    assert main(["predict", out, " "]) == 2
     assert "error: text 1 is ' ', expected words" in capsys.readouterr().err
-    assert main(words) == 1
+    assert main(words) == 2
     assert "is there already: choose another --out, or pass --overwrite" in capsys.readouterr().err
 
 
@@ -44,7 +44,7 @@ def test_the_command_line_from_training_to_a_prediction(tiny_backbone, folder, c
 )  # fmt: skip
 def test_mistakes_on_the_command_line(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 1
+    assert main(words) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
