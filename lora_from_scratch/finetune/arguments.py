@@ -1,7 +1,6 @@
 """The arguments of the command `finetune`, and the settings that they make."""
 
 import argparse
-import math
 from typing import Any
 
 from lora_from_scratch.config import LoraConfig, LoraError
@@ -117,10 +116,10 @@ def check_arguments(args: argparse.Namespace, processes: int = 1) -> None:
     """
     train = train_config(args)
     pick_precision(args.precision)
-    for name, low, below in (("base_dropout", 0, 1), ("max_length", 3, math.inf)):
-        if not low <= getattr(args, name) < below:
-            expected = f"at least {low}" if below == math.inf else f"in [{low}, {below})"
-            raise LoraError(f"--{name.replace('_', '-')} must be {expected}, got {getattr(args, name)}")
+    if not 0 <= args.base_dropout < 1:
+        raise LoraError(f"--base-dropout must lie in [0, 1), got {args.base_dropout}")
+    if args.max_length < 3:
+        raise LoraError(f"--max-length must be at least 3, got {args.max_length}")
     if args.resume and not args.out:
         raise LoraError("--resume needs --out: the folder of the run to resume")
     changed = [f"--{name.replace('_', '-')}" for name, value in LORA_DEFAULTS.items() if getattr(args, name) != value]

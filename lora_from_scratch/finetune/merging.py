@@ -100,9 +100,15 @@ def _unprojected(head: ProjectedHead) -> nn.Linear:
 
 def _write(classifier: TextClassifier, adapter: Path, out: Path, usage: str) -> None:
     """All files of the folder, once all of them are whole."""
+    from transformers.utils import logging
+
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one for a single file
     with locked(out), replacing(out) as new:
         classifier.model.backbone.save_pretrained(new, max_shard_size="1TB")  # one file, whose sha256 says that it is whole
         classifier.tokenizer.save_pretrained(new)
+        if bar:
+            logging.enable_progress_bar()
         with open(new / "model.safetensors", "rb") as file:
             classifier.base_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         save_finetuned(classifier, new)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-PLAIN = str.maketrans({"█": "#", "▏": "|", "…": "...", "–": "-", "—": "-", "“": '"', "”": '"', "‘": "'", "’": "'"})
+PLAIN = {"█": "#", "▏": "|", "…": "...", "–": "-", "—": "-", "“": '"', "”": '"', "‘": "'", "’": "'"}
 
 
 class Steady:
@@ -66,12 +66,20 @@ class Steady:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """``text`` as it can be written in ``encoding``: unchanged if it can, else plain and escaped."""
+    """``text`` as it can be written in ``encoding``: what that lacks is made plain, or escaped."""
     try:
         text.encode(encoding)
         return text
     except UnicodeEncodeError:
-        return text.translate(PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+        return "".join(character if _has(encoding, character) else _plain(character) for character in text)
+
+
+def _has(encoding: str, character: str) -> bool:
+    return character.encode(encoding, "ignore") != b""
+
+
+def _plain(character: str) -> str:
+    return PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def bar(share: float) -> str:
