@@ -93,6 +93,6 @@ def _at_work(pid: int, written: float) -> bool:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    with contextlib.suppress(OSError):  # something is in it, or it was never made
-        for folder in folders:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # something is in it, or it was never made
             folder.rmdir()
