@@ -1,5 +1,16 @@
 """LoRA from scratch: low-rank adapters for frozen, pre-trained networks."""
 
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"] and ("-m", __name__) in zip(sys.orig_argv, sys.orig_argv[1:], strict=False):
+    # `python -m lora_from_scratch` spends its first seconds on the imports below, where Ctrl-C would print a traceback.
+    # __main__ takes this handler back.
+    import os
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not of a process that is to ignore Ctrl-C
+        signal.signal(signal.SIGINT, lambda *_: os.write(2, b"stopped; nothing was saved\n") and os._exit(130))
+
 from lora_from_scratch.adapter_files import load_adapter, save_adapter
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError

@@ -3,6 +3,7 @@
 from lora_from_scratch.finetune.data import LABEL_NAMES, Split, TextData, load_emotion
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
 from lora_from_scratch.finetune.evaluate import Metrics, evaluate
+from lora_from_scratch.finetune.failures import Collapsed, TrainingFailed
 from lora_from_scratch.finetune.loop import class_scores, steps
 from lora_from_scratch.finetune.model import (
     EncoderClassifier,
@@ -16,12 +17,13 @@ from lora_from_scratch.finetune.projected_head import ProjectedHead, principal_d
 from lora_from_scratch.finetune.recipe import TrainConfig
 from lora_from_scratch.finetune.resume import Checkpoint
 from lora_from_scratch.finetune.sources import load_data
-from lora_from_scratch.finetune.train import TrainingFailed, finetune
+from lora_from_scratch.finetune.train import finetune
 
 __all__ = [
     "BACKBONES",
     "LABEL_NAMES",
     "Checkpoint",
+    "Collapsed",
     "TextData",
     "EncoderClassifier",
     "Metrics",

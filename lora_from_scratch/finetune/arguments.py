@@ -6,13 +6,20 @@ from typing import Any
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.finetune.encoders import BACKBONES
 from lora_from_scratch.finetune.methods import CONTROLS, METHODS, uses_lora
-from lora_from_scratch.finetune.recipe import TrainConfig
+from lora_from_scratch.finetune.parallel import check_shares
+from lora_from_scratch.finetune.precision import pick_precision
+from lora_from_scratch.finetune.recipe import KEEP, TrainConfig
 
 DATA_HELP = 'a .csv or .jsonl file, a folder with train.csv or train.jsonl, owner/name on the hub, or "built-in" \
 (default: the emotion dataset: the folder in EMOTION_DATA_DIR, else the hub, else the built-in corpus)'
 RESUME_HELP = "resume the run in --out that was killed, to the same bits; settings must be the same, and a \
 finished run is left alone"
 TARGETS_HELP = 'linear layers to adapt: "all-linear", "attention", or names with commas between them'
+OVERWRITE_HELP = "replace what is in --out, at the very end, if the run ends well"
+WEIGHTS_HELP = "of the loss: each row's is multiplied by n / (k n_c), with n training rows, k labels and n_c rows of its \
+label, so that rare labels count as much as frequent ones (default: all 1)"
+KEEP_HELP = "the epoch that is saved: the last one, or the one with the highest macro-F1 on validation"
+PATIENCE_HELP = "stop after N epochs in a row without a new highest macro-F1 on validation (default: never)"
 LORA_DEFAULTS = {"rank": 8, "scaling": 8.0, "targets": "all-linear", "dropout": 0.0, "variant": "lora", "b_ratio": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -45,6 +52,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--batch-size", type=int, default=recipe.batch_size, help="rows a step")
     sub.add_argument("--clip", type=float, default=recipe.clip, help="largest norm of the gradient, 0: no limit")
     sub.add_argument("--beta2", type=float, default=recipe.beta2, help="AdamW's decay of its mean squared gradient")
+    sub.add_argument("--class-weights", choices=["balanced"], help=WEIGHTS_HELP)
+    sub.add_argument("--keep", default=recipe.keep, choices=KEEP, help=KEEP_HELP)
+    sub.add_argument("--patience", type=int, metavar="N", help=PATIENCE_HELP)
     sub.add_argument("--base-dropout", type=float, default=0.0, help="inside the encoder")
     sub.add_argument("--max-length", type=int, default=64, help="tokens kept of a text")
     sub.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
@@ -56,7 +66,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     add_data_arguments(sub)
     sub.add_argument("--no-test", action="store_true", help="leave the test split alone, while you choose settings")
     sub.add_argument("--out", help="folder for adapter and record (default: runs/MODEL-rRANK-seedSEED)")
-    sub.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+    sub.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     sub.add_argument("--resume", action="store_true", help=RESUME_HELP)
     sub.add_argument("--checkpoint-every", type=int, default=200, metavar="N", help="steps, for --resume; 0: never")
     sub.add_argument("--control", default="none", choices=CONTROLS, help="an experiment: " + _listed(CONTROLS))
@@ -87,6 +97,9 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
         accumulate=args.accumulate,
         gradient_checkpointing=args.gradient_checkpointing,
         shard_base=args.shard_base,
+        class_weights=args.class_weights,
+        keep=args.keep,
+        patience=args.patience,
     )
 
 
@@ -95,21 +108,30 @@ def lora_config(args: argparse.Namespace, targets: tuple[str, ...]) -> LoraConfi
     return LoraConfig(args.rank, args.scaling * args.rank, targets, args.dropout, **VARIANTS[args.variant])
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse arguments that don't go together.
+def check_arguments(args: argparse.Namespace, processes: int = 1) -> None:
+    """Refuse values that no data and no model could make good, and arguments that don't go together.
 
     Raises:
         LoraError: names them.
     """
+    train = train_config(args)
+    pick_precision(args.precision)
+    if not 0 <= args.base_dropout < 1:
+        raise LoraError(f"--base-dropout must lie in [0, 1), got {args.base_dropout}")
+    if args.max_length < 3:
+        raise LoraError(f"--max-length must be at least 3, got {args.max_length}")
     if args.resume and not args.out:
         raise LoraError("--resume needs --out: the folder of the run to resume")
     changed = [f"--{name.replace('_', '-')}" for name, value in LORA_DEFAULTS.items() if getattr(args, name) != value]
     if changed and not uses_lora(args.method):
         raise LoraError(f"{', '.join(changed)}: no effect with --method {args.method}, which has no adapters")
+    if uses_lora(args.method):
+        lora_config(args, tuple(filter(None, args.targets.split(","))))
     if args.quantize and (args.method != "lora" or args.shard_base):
         raise LoraError("--quantize needs a frozen base under adapters: --method lora, and no --shard-base")
     if args.spectra and (args.method != "full" or args.control != "none"):
         raise LoraError("--spectra needs an update of pre-trained weights: --method full, and no --control")
+    check_shares(train, processes)
 
 
 def _listed(options: dict[str, str]) -> str:

@@ -1,11 +1,10 @@
-"""The command line: finetune | evaluate | predict | params | env."""
+"""The command line: finetune | evaluate | predict | merge | params | env."""
 
 import argparse
 import contextlib
 import io
 import json
-import os
-import shutil
+import shlex
 import sys
 from dataclasses import asdict
 
@@ -14,12 +13,17 @@ import torch
 from lora_from_scratch.config import LoraConfig, LoraError, check_positive_int
 from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments, add_data_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
-from lora_from_scratch.finetune.evaluate import check_labels, evaluate, predict_logits
+from lora_from_scratch.finetune.evaluate import check_labels, evaluate
+from lora_from_scratch.finetune.failures import RunFailed
+from lora_from_scratch.finetune.merging import add_merge_arguments, run_merge
 from lora_from_scratch.finetune.model import build_classifier, load_finetuned
 from lora_from_scratch.finetune.one_run import in_words, run_finetune
 from lora_from_scratch.finetune.parallel import processes
+from lora_from_scratch.finetune.parser import BAD_INPUT, STATUS_HELP, Parser
+from lora_from_scratch.finetune.predicting import add_predict_arguments, run_predict
 from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.sources import load_data
+from lora_from_scratch.finetune.streams import bar, steady_streams
 from lora_from_scratch.inject import add_lora
 from lora_from_scratch.report import parameter_report
 
@@ -33,21 +37,8 @@ def run_evaluate(args: argparse.Namespace) -> dict:
     print(f"{args.split}: {in_words(metrics)}")
     width = max(10, *map(len, metrics.recall))
     for name, recall in metrics.recall.items():
-        print(f"  {name:<{width}} {recall:6.1%} found  {_bar(recall)}")
+        print(f"  {name:<{width}} {recall:6.1%} found  {bar(recall)}")
     return {"adapter": args.adapter, "split": args.split, "source": data.source} | asdict(metrics)
-
-
-def run_predict(args: argparse.Namespace) -> dict:
-    classifier = load_finetuned(args.adapter)
-    logits = predict_logits(classifier, args.text)
-    answers, width = [], max(10, *map(len, classifier.label_names))
-    for text, row in zip(args.text, logits.softmax(1).tolist(), strict=True):
-        shares = dict(zip(classifier.label_names, row, strict=True))
-        answers.append({"text": text, "label": max(shares, key=shares.__getitem__), "probabilities": shares})
-        print(text)
-        for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
-            print(f"  {name:<{width}} {share:6.1%}  {_bar(share)}")
-    return {"adapter": args.adapter, "answers": answers}
 
 
 def run_params(args: argparse.Namespace) -> dict:
@@ -66,8 +57,10 @@ def run_env(args: argparse.Namespace) -> dict:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="python -m lora_from_scratch",
+        epilog=STATUS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="LoRA from scratch: fine-tune an encoder on the emotion dataset or your own data, and use it.",
     )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -89,9 +82,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", default="validation", choices=["train", "validation", "test"], help="which rows")
     add_data_arguments(sub)
 
-    sub = command(run_predict, "the probability of each label for one or more texts")
-    sub.add_argument("adapter", help="the folder that finetune wrote")
-    sub.add_argument("text", nargs="+", help='a text in quotes, such as "i feel wonderful today"')
+    sub = command(run_predict, "the probability of each label, for texts or for the rows of a table")
+    add_predict_arguments(sub)
+
+    sub = command(run_merge, "write a model without adapters, which transformers reads without this package")
+    add_merge_arguments(sub)
 
     sub = command(run_params, "count what would train, without downloading any weights")
     sub.add_argument("--model", default="minilm", help=f"one of {', '.join(BACKBONES)}")
@@ -103,6 +98,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
+    """Run one command; returns its exit status, which ``--help`` explains."""
+    with steady_streams() as (out, _):
+        status = _run(words)
+        out.flush()
+        if out.fault is not None and not out.reader_left:
+            said = getattr(out.fault, "strerror", None) or out.fault
+            print(f"error: standard output cannot be written ({said}); what was to be saved is saved", file=sys.stderr)
+            return status or 1
+        return status
+
+
+def _run(words: list[str] | None) -> int:
     args = parser().parse_args(words)
     threads = getattr(args, "threads", None)
     try:
@@ -118,17 +125,12 @@ def main(words: list[str] | None = None) -> int:
             print(json.dumps(result, indent=1))
     except LoraError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, RunFailed) else BAD_INPUT
     except KeyboardInterrupt:
         kept = getattr(args, "kept", None)
-        went = f"; --out {kept.parent} --resume goes on" if kept and kept.exists() else "; nothing was saved"
+        went = "; nothing was saved"
+        if kept is not None and kept.exists():
+            went = f"; --out {shlex.quote(str(kept.parent))} --resume goes on"
         print(f"stopped{went}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _bar(share: float) -> str:
-    width = min(40, shutil.get_terminal_size().columns - 24)
-    return "█" * round(share * width) or "▏"

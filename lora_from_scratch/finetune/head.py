@@ -12,14 +12,14 @@ from lora_from_scratch.finetune.model import TextClassifier
 
 
 @torch.no_grad()
-def fit_head(classifier: TextClassifier, split: Split) -> float:
+def fit_head(classifier: TextClassifier, split: Split, class_weights: str | None = None) -> float:
     """Fit the linear head to the features of ``split`` as they are, in place; returns the share of rows it then gets right.
 
     Multinomial logistic regression: minimises ``sum_i -log softmax(C f_i + c)[label_i] +
     |C|^2 / 2`` with features f_i [width], C [labels, width], c [labels]; scikit-learn's, by
     L-BFGS. (With two labels, the first one's row of C is 0.) A head that starts at random distorts
     the features before it has learnt to read them; one that is fitted first does not (Kumar et al.
-    2022, arXiv:2202.10054).
+    2022, arXiv:2202.10054). Class weights "balanced" multiply each row's term, as those of ``TrainConfig`` do.
 
     Raises:
         LoraError: the head is not a linear layer on the features or does not train, or a label has no row.
@@ -33,7 +33,7 @@ def fit_head(classifier: TextClassifier, split: Split) -> float:
     if absent:
         raise LoraError(f"head_first needs a training row of every label; none has {', '.join(absent)}")
     features = predict_features(classifier, split.texts).numpy()
-    fitted = LogisticRegression(max_iter=1000).fit(features, split.labels)
+    fitted = LogisticRegression(max_iter=1000, class_weight=class_weights).fit(features, split.labels)
     rows, bias = torch.tensor(fitted.coef_), torch.tensor(fitted.intercept_)
     if len(rows) == 1:  # with two labels scikit-learn gives only the second one's logit
         rows, bias = torch.cat([0 * rows, rows]), torch.cat([0 * bias, bias])

@@ -17,7 +17,7 @@ class History:
     processes: int = 1
     steps: list[dict] = field(default_factory=list)  # step, loss, accuracy, lr
     epochs: list[dict] = field(default_factory=list)  # epoch, accuracy, macro_f1
-    good_epoch: int = 0  # the last whose predictions had not collapsed; 0: none yet
+    good_epoch: int = 0  # the last (or the best, if that is kept) whose predictions had not collapsed; 0: none yet
     validation: Metrics | None = None
     train_seconds: float = 0.0
     cpu_seconds: float = 0.0  # of this process's threads; a busy machine hardly lengthens it
@@ -26,6 +26,12 @@ class History:
     def __post_init__(self):
         if isinstance(self.validation, dict):  # as it comes from a checkpoint
             self.validation = Metrics(**self.validation)
+
+
+    def waited(self) -> int:
+        """Epochs since the one with the best macro-F1 on validation."""
+        scores = [epoch["macro_f1"] for epoch in self.epochs]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 class Stopwatch:

@@ -26,6 +26,26 @@ def class_scores(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(logits.float(), labels), (logits.argmax(1) == labels).float().mean()
 
 
+def balanced_weights(labels: list[int], kinds: int) -> Tensor:
+    """The weight n / (k n_c) of each of ``kinds`` labels: n rows, k labels that occur, n_c rows of label c; else 0."""
+    counts = torch.bincount(torch.tensor(labels), minlength=kinds).float()
+    return torch.where(counts > 0, len(labels) / ((counts > 0).sum() * counts), 0.0)
+
+
+def weighted_scores(weights: Tensor) -> Loss:
+    """``class_scores`` with each row's cross-entropy times the weight of its label, of ``weights`` [labels].
+
+    The mean is over rows, not over weights, so that it is the same in whatever parts a batch is taken.
+    """
+
+    def scores(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits, labels = model(batch["input_ids"], batch["attention_mask"]), batch["labels"]
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        return (weights.to(losses)[labels] * losses).mean(), (logits.argmax(1) == labels).float().mean()
+
+    return scores
+
+
 def steps(
     model: nn.Module,
     batches: Iterable[Batch],

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SIDECAR = "lora_from_scratch.json"
 TRAINED = "trained.safetensors"  # what trained, if the method has no adapters
+HERE = "."  # the backbone of a classifier that is saved together with it
 
 
 class EncoderClassifier(nn.Module):
@@ -190,7 +191,7 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
     if sidecar["pooling"] != "mean":
         raise LoraError(f"{path}: pooling is {sidecar['pooling']!r}, expected 'mean'")
     classifier = load_classifier(
-        sidecar["backbone"],
+        str(Path(folder).resolve()) if sidecar["backbone"] == HERE else sidecar["backbone"],
         max_length=sidecar["max_length"],
         label_names=tuple(sidecar["label_names"]),
     )

@@ -10,6 +10,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.finetune.recipe import TrainConfig
 from lora_from_scratch.slots import adapters_of, is_adapted
 from lora_from_scratch.targets import head_modules
 
@@ -36,6 +37,20 @@ def accelerator_for(precision: str, cpu: bool | None = None) -> Accelerator:
         mixed_precision="no" if precision == "fp32" else precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+
+
+def check_shares(config: TrainConfig, processes: int) -> None:
+    """Refuse a batch that ``processes`` cannot share, and a base that a single one would share with nobody.
+
+    Raises:
+        LoraError: says which.
+    """
+    if config.batch_size % (processes * config.accumulate):
+        parts = f" x {config.accumulate} parts" if config.accumulate > 1 else ""
+        shares = f"{processes} process{'es' if processes > 1 else ''}{parts}"
+        raise LoraError(f"batch_size is {config.batch_size}, expected a multiple of {shares}")
+    if config.shard_base and processes == 1:
+        raise LoraError("shard_base shares the base out over several processes, and there is one: start it with accelerate launch")
 
 
 def prepare_model(model: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Module:
@@ -65,13 +80,11 @@ def shard_base(model: nn.Module, accelerator: Accelerator) -> str:
     Returns: how much each process keeps, in words.
 
     Raises:
-        LoraError: there is only one process, or the base itself trains.
+        LoraError: the base itself trains.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    if accelerator.num_processes == 1:
-        raise LoraError("shard_base shares the base out over several processes, and there is one: start it with accelerate launch")
     trained = {p for p in model.parameters() if p.requires_grad}
     heads = sum(p.numel() for name in head_modules(model) for p in model.get_submodule(name).parameters())
     if not is_adapted(model) and sum(p.numel() for p in trained) > heads:

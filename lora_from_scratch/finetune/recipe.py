@@ -11,6 +11,8 @@ from lora_from_scratch.extras.lora_plus import is_B
 from lora_from_scratch.slots import is_merged
 from lora_from_scratch.targets import head_modules
 
+KEEP = ("last", "best")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -40,6 +42,13 @@ class TrainConfig:
             the backward pass, which takes about a third more time and saves most activations.
         shard_base: each process keeps a share of the frozen base and gathers a block
             when it gets to it (``parallel.shard_base``).
+        class_weights: "balanced" multiplies the loss of each row by n / (k n_c), with n training rows, k labels
+            that occur in them and n_c rows of the row's own label: rare labels count as much as frequent ones,
+            and the mean weight is 1. None means 1 for every row.
+        keep: "last" keeps the model as the last epoch leaves it; "best" as it was after the epoch with the highest
+            macro-F1 on validation, the first of several. Epochs that gave all rows one label don't count.
+        patience: stop after so many epochs in a row without a new highest macro-F1 on validation. The learning
+            rate's schedule is still that of all epochs.
     """
 
     lr: float = 5e-4
@@ -58,13 +67,16 @@ class TrainConfig:
     accumulate: int = 1
     gradient_checkpointing: bool = False
     shard_base: bool = False
+    class_weights: str | None = None
+    keep: str = "last"
+    patience: int | None = None
 
     def __post_init__(self):
         for name in ("lr", "head_lr", "clip", "b_ratio"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise LoraError(f"{name} must be positive and finite, got {value!r}")
-        for name in ("epochs", "batch_size", "max_steps", "accumulate"):
+        for name in ("epochs", "batch_size", "max_steps", "accumulate", "patience"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise LoraError(f"{name} must be a positive int, got {value!r}")
@@ -73,6 +85,12 @@ class TrainConfig:
                 raise LoraError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise LoraError(f"precision is {self.precision!r}, expected auto, fp32, bf16 or fp16")
+        if self.class_weights not in (None, "balanced"):
+            raise LoraError(f"class_weights is {self.class_weights!r}, expected None or 'balanced'")
+        if self.keep not in KEEP:
+            raise LoraError(f"keep is {self.keep!r}, expected {' or '.join(map(repr, KEEP))}")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
+            raise LoraError(f"seed must be an int from 0 to 2**32 - 1, got {self.seed!r}")
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:

@@ -93,6 +93,7 @@ def run_record(
             "resumed_at": history.resumed_at,
             "steps": history.steps,
             "epochs": history.epochs,
+            "kept_epoch": history.good_epoch,
         },
         "validation": asdict(history.validation) if history.validation else None,
         "test": asdict(test) if test else None,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.adapter_files import write_whole
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.settings import check_settings
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -90,7 +91,7 @@ class Keeper:
             run: ``step`` and whatever else changes, as plain data.
 
         Raises:
-            LoraError: the file cannot be written; the checkpoint before it stays as it was.
+            RunFailed: the file cannot be written; the checkpoint before it stays as it was.
         """
         if not self.checkpoint.every:
             return
@@ -111,7 +112,7 @@ class Keeper:
             write_whole(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
         except (LoraError, OSError) as error:
             last = "; the last checkpoint is whole, and the run can be resumed from it" if self.path.exists() else ""
-            raise LoraError(f"{error}, so the run stops after step {run['step']}{last}") from None
+            raise RunFailed(f"{error}, so the run stops after step {run['step']}{last}") from None
 
     def load(self, **start) -> tuple[dict, list[Tensor], str]:
         """Restore the live tensors and the random generators, if asked to and if there is a checkpoint.

@@ -8,7 +8,14 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.slots import injection_of, is_adapted
 
 # Settings that came later: what a run had that was saved before there was a choice.
-LATER = {"train.b_ratio": 1.0, "train.head_first": False, "quantize": None}
+LATER = {
+    "train.b_ratio": 1.0,
+    "train.head_first": False,
+    "train.class_weights": None,
+    "train.keep": "last",
+    "train.patience": None,
+    "quantize": None,
+}
 GONE = {"lora.vector_size": None}  # what was a setting once, and the value at which it meant nothing
 
 

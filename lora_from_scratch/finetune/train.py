@@ -7,15 +7,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.batches import LengthBuckets, epochs, train_batches
 from lora_from_scratch.finetune.data import TextData
-from lora_from_scratch.finetune.evaluate import check_labels, evaluate
+from lora_from_scratch.finetune.evaluate import Metrics, check_labels, evaluate
+from lora_from_scratch.finetune.failures import Collapsed, TrainingFailed, advise
 from lora_from_scratch.finetune.head import fit_head
 from lora_from_scratch.finetune.history import History, Stopwatch
-from lora_from_scratch.finetune.loop import class_scores, steps
+from lora_from_scratch.finetune.loop import Loss, balanced_weights, class_scores, steps, weighted_scores
 from lora_from_scratch.finetune.model import TextClassifier
-from lora_from_scratch.finetune.parallel import accelerator_for, gradient_checkpointing, prepare_model
+from lora_from_scratch.finetune.parallel import accelerator_for, check_shares, gradient_checkpointing, prepare_model
 from lora_from_scratch.finetune.precision import frozen_linears_in, pick_precision
 from lora_from_scratch.finetune.progress import Progress
 from lora_from_scratch.finetune.recipe import TrainConfig, adamw
@@ -23,18 +23,6 @@ from lora_from_scratch.finetune.resume import Checkpoint, Keeper, live_tensors
 from lora_from_scratch.finetune.settings import run_settings
 
 LOG_EVERY = 20  # steps
-
-
-class TrainingFailed(LoraError):
-    """The loss became NaN or the predictions collapsed; the model holds its last good state."""
-
-    history: History  # up to the failure; ``finetune`` hands it over
-
-    def __init__(self, what: str, lr: float):
-        super().__init__(
-            f"{what}, at learning rate {lr:g}; the model is back where it was after its last good epoch. "
-            "Try a lower learning rate"
-        )
 
 
 def finetune(
@@ -52,9 +40,10 @@ def finetune(
     device and the sums over processes repeat themselves. Build the model as you did the first time.
 
     Raises:
-        TrainingFailed: the loss became NaN or infinite, or at the end every validation
+        TrainingFailed: the loss became NaN or infinite, or (``Collapsed``) at the end every validation
             row gets the same label. (After an earlier epoch that is only reported, since a run may
-            recover.) The model is then as it was after its last good epoch, or at the
+            recover; and so it is if ``config.keep`` is "best" and there was a better epoch.) The model is then
+            as it was after its last good epoch, or at the
             start, and ``.history`` holds what was measured until then.
         LoraError: nothing in the model trains, the data has other labels than the classifier,
             the head cannot be fitted first, the processes cannot share the batch or the base
@@ -64,7 +53,7 @@ def finetune(
     optimizer = adamw(classifier.model, config)
     precision = pick_precision(config.precision)
     accelerator = accelerator_for(precision)
-    _check_shares(config, accelerator.num_processes)
+    check_shares(config, accelerator.num_processes)
     torch.manual_seed(config.seed + accelerator.process_index)  # dropout
     loader = train_batches(classifier, data.train, config)
     sampler = loader.batch_sampler
@@ -80,11 +69,13 @@ def finetune(
             frozen_linears_in(classifier.model, "fp32" if config.shard_base else precision),
             gradient_checkpointing(classifier.model.backbone, config.gradient_checkpointing),
         ):
-            batches = epochs(loader, sampler, run.step)
+            batches, loss, total = epochs(loader, sampler, run.step), run.loss(), run.step if run.ended else run.total
             for step, measured in steps(
-                model, batches, class_scores, config, run.total, optimizer=optimizer, accelerator=accelerator, done=run.step
+                model, batches, loss, config, total, optimizer=optimizer, accelerator=accelerator, done=run.step
             ):
                 run.after_step(step, measured)
+                if run.ended:
+                    break
     except TrainingFailed as failure:
         failure.history = run.history
         classifier.model.load_state_dict(run.good, strict=False)
@@ -117,6 +108,18 @@ class _Run:
         self.good = _trained_state(classifier.model)  # after the last epoch that ended well
         settings = run_settings(classifier, data, config) | {"train_rows": len(data.train), "precision": precision}
         self.keeper = Keeper(checkpoint, accelerator, settings, self._live)
+
+    def loss(self) -> Loss:
+        """What is minimised."""
+        if not self.config.class_weights:
+            return class_scores
+        return weighted_scores(balanced_weights(self.data.train.labels, len(self.classifier.label_names)))
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step is left, or validation has not improved for as many epochs as ``patience`` says."""
+        patience = self.config.patience
+        return self.step == self.total or patience is not None and self.history.waited() >= patience
 
     def begin(self) -> None:
         """Resume from the checkpoint; or fit the head, if it comes first, and save the start."""
@@ -164,26 +167,46 @@ class _Run:
     def _end_epoch(self) -> None:
         epoch = math.ceil(self.step / len(self.sampler))
         self.window.clear()
-        with self.accelerator.autocast():  # in the run's own precision
-            metrics = evaluate(self.classifier, self.data.validation)
-        self.history.validation = metrics
+        metrics = self._evaluate()
+        best = self.history.epochs[self.history.good_epoch - 1]["macro_f1"] if self.history.good_epoch else -1.0
         self.history.epochs.append({"epoch": epoch, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
         self.progress.note(
             f"epoch {epoch}: validation accuracy {metrics.accuracy:.4f}, macro-F1 {metrics.macro_f1:.4f}"
         )
-        if not metrics.collapsed:
+        if metrics.collapsed:
+            self.progress.note(f"COLLAPSED: {self._collapse(metrics, epoch)}")
+        elif self.config.keep == "last" or metrics.macro_f1 > best:
             self.good, self.history.good_epoch = _trained_state(self.classifier.model), epoch
-            return
-        label = self.classifier.label_names[metrics.predictions[0]]
-        collapse = f"after epoch {epoch} every validation row is called {label!r}"
-        self.progress.note(f"COLLAPSED: {collapse}")
-        if self.step == self.total:
-            raise TrainingFailed(collapse, self.config.lr)
+        if self.ended:
+            self._finish(metrics, epoch)
+
+    def _finish(self, metrics: Metrics, epoch: int) -> None:
+        """Leave the model as it is to be kept."""
+        config, good = self.config, self.history.good_epoch
+        if self.step < self.total:
+            self.progress.note(f"stopped: no better macro-F1 since epoch {epoch - self.history.waited()}")
+        if metrics.collapsed and (config.keep == "last" or not good):
+            label, labels = metrics.predictions[0], self.data.train.labels
+            advice = advise(self.classifier.label_names[label], labels.count(label) / len(labels), config, epoch)
+            raise Collapsed(self._collapse(metrics, epoch), config.lr, advice, _trained_state(self.classifier.model))
+        if good != epoch:
+            self.classifier.model.load_state_dict(self.good, strict=False)
+            self._evaluate()
+            self.progress.note(f"kept: epoch {good}")
+
+    def _evaluate(self) -> Metrics:
+        with self.accelerator.autocast():  # in the run's own precision
+            metrics = evaluate(self.classifier, self.data.validation)
+        self.history.validation = metrics
+        return metrics
+
+    def _collapse(self, metrics: Metrics, epoch: int) -> str:
+        return f"after epoch {epoch} every validation row is called {self.classifier.label_names[metrics.predictions[0]]!r}"
 
     def _fit_head(self) -> None:
         watch = Stopwatch(self.history)
         with self.accelerator.autocast():  # in the run's own precision
-            right = fit_head(self.classifier, self.data.train)
+            right = fit_head(self.classifier, self.data.train, self.config.class_weights)
         self.progress.note(f"head first: it gets {right:.4f} of the training rows right")
         self.good = _trained_state(self.classifier.model)
         watch.lap()
@@ -193,12 +216,6 @@ class _Run:
 
     def _live(self) -> dict[str, Tensor]:
         return live_tensors(self.classifier.model, self.optimizer, self.good)
-
-
-def _check_shares(config: TrainConfig, processes: int) -> None:
-    if config.batch_size % (processes * config.accumulate):
-        shares = f"{processes} processes" + (f" x {config.accumulate} parts" if config.accumulate > 1 else "")
-        raise LoraError(f"batch_size is {config.batch_size}, expected a multiple of {shares}")
 
 
 def _trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from lora_from_scratch.__main__ import main
 from lora_from_scratch.finetune import load_finetuned, train
 from lora_from_scratch.finetune.arguments import VARIANTS
 from lora_from_scratch.finetune.evaluate import evaluate, score
+from tests.finetune.breaking import breaking
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
@@ -40,16 +41,20 @@ def test_without_network_and_dataset_a_run_ends_well_and_says_what_it_used(tmp_p
     assert record["validation"]["accuracy"] > 0.45
 
 
-def test_a_collapsed_run_exits_with_the_reason_and_keeps_its_record(tiny_backbone, folder, capsys):
-    words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--lr", "10",
-             "--precision", "fp32", "--out", str(folder / "run")]  # fmt: skip
-    assert main(words) == 1
-    assert "every validation row is called" in capsys.readouterr().err
+def test_a_run_that_becomes_nan_fails_with_its_last_good_epoch_and_its_record(tiny_backbone, data, folder, capsys, monkeypatch):
+    words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--precision", "fp32", "--epochs", "2",
+             "--out", str(folder / "run")]  # fmt: skip
+    for after, kept in ((80, "Saved as of epoch 1"), (0, "What was measured until then")):
+        monkeypatch.setattr(train, "class_scores", breaking(after))
+        assert main([*words, "--overwrite"]) == 1
+        error = capsys.readouterr().err
+        assert "the loss became nan" in error and kept in error and "lower learning rate" in error
+    record = json.loads((folder / "run" / "record.json").read_text())
+    assert record["failure"] and record["test"] is None and not record["collapsed"]
     assert [path.name for path in (folder / "run").iterdir()] == ["record.json"]
-    assert json.loads((folder / "run" / "record.json").read_text())["failure"]
 
 
-def test_a_run_that_collapses_late_keeps_its_last_good_epoch(tiny_backbone, data, folder, capsys, monkeypatch):
+def test_a_run_that_collapses_late_is_saved_as_of_its_last_good_epoch(tiny_backbone, data, folder, capsys, monkeypatch):
     shown = itertools.count(1)
 
     def collapsing(classifier, split):  # in the second of two epochs
@@ -59,8 +64,12 @@ def test_a_run_that_collapses_late_keeps_its_last_good_epoch(tiny_backbone, data
     monkeypatch.setattr(train, "evaluate", collapsing)
     words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--epochs", "2",
              "--precision", "fp32", "--out", str(folder / "run")]  # fmt: skip
-    assert main(words) == 1
-    assert "Saved as of epoch 1" in capsys.readouterr().err
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert "Saved as of epoch 1" in told.err
     record = json.loads((folder / "run" / "record.json").read_text())
-    assert record["failure"]
-    assert record["test"]["predictions"] == evaluate(load_finetuned(folder / "run"), data.test).predictions
+    assert record["failure"] and record["collapsed"] and record["history"]["kept_epoch"] == 1
+    loaded = load_finetuned(folder / "run")
+    assert record["test"]["predictions"] == evaluate(loaded, data.test).predictions
+    assert record["validation"]["predictions"] == evaluate(loaded, data.validation).predictions
+    assert f"Validation: accuracy {record['validation']['accuracy']:.4f}" in told.out

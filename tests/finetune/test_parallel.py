@@ -81,7 +81,7 @@ def test_less_memory_the_same_steps(plain, tiny_backbone, data_folder, tmp_path,
 def test_a_batch_that_cannot_be_shared_out_is_refused(tiny_backbone, data):
     classifier = load_classifier(tiny_backbone)
     add_lora(classifier.model, LoraConfig(4, 8, encoder_targets(classifier.model.backbone)))
-    with pytest.raises(LoraError, match="batch_size is 10, expected a multiple of 1 processes x 4 parts"):
+    with pytest.raises(LoraError, match="batch_size is 10, expected a multiple of 1 process x 4 parts"):
         finetune(classifier, data, TrainConfig(batch_size=10, accumulate=4))
 
 

@@ -77,7 +77,7 @@ def table(folder, content):
 
 def by_command(*words):
     with redirect_stderr(StringIO()) as told:
-        assert main([*words]) == 1
+        assert main([*words]) == 2
     raise LoraError(told.getvalue())
 
 

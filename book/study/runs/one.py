@@ -122,8 +122,9 @@ def finetune(folder: Path, *flags: str) -> dict:
     with open(log, "w", encoding="utf-8") as file:
         command = [sys.executable, "-m", "lora_from_scratch", *words]
         subprocess.run(command, cwd=records.ROOT, stdout=file, stderr=subprocess.STDOUT)
-    made = folder / "record.json"
-    if not made.exists():
+    places = (folder / "record.json", folder / "failed" / "record.json")  # the latter where an earlier run did better
+    made = next((path for path in places if path.exists()), None)
+    if made is None:
         raise LoraError(" ".join(log.read_text(encoding="utf-8").strip().splitlines()[-1:]) or f"see {log}")
     record = read_json(made)
     made.unlink()

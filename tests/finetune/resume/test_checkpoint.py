@@ -56,7 +56,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_kept(damage, message
     damage(copy / CHECKPOINT)
     damaged = contents(copy)
     assert damaged != before
-    assert main([*words, str(copy), "--resume"]) == 1
+    assert main([*words, str(copy), "--resume"]) == 2
     error = capsys.readouterr().err
     assert error.count("error:") == 1
     with pytest.raises(LoraError, match=f"{CHECKPOINT} {message}"):
@@ -79,7 +79,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_refused_and_kept(damage, message
 )  # fmt: skip
 def test_settings_that_differ_are_all_named(changed, messages, copy, words, capsys):
     before = contents(copy)
-    assert main([*words, str(copy), "--resume", *changed]) == 1
+    assert main([*words, str(copy), "--resume", *changed]) == 2
     error = capsys.readouterr().err
     assert f"{CHECKPOINT} is of a run with other settings: " in error
     for message in messages:
@@ -91,7 +91,7 @@ def test_settings_that_differ_are_all_named(changed, messages, copy, words, caps
 def test_one_changed_label_is_other_data(copy, words, folder, tmp_path, capsys):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes().replace(b'"label": 0', b'"label": 1', 1))
-    assert main([*words, str(copy), "--resume", "--data", str(tmp_path)]) == 1
+    assert main([*words, str(copy), "--resume", "--data", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "data.fingerprint is '" in error and error.count(", there ") == 1
 
@@ -103,11 +103,11 @@ def test_other_software_is_told_not_refused(copy, words, capsys):
 
 
 def test_the_command_line_of_resuming(copy, words, capsys):
-    assert main([*words[:-1], "--resume"]) == 1
+    assert main([*words[:-1], "--resume"]) == 2
     assert "--resume needs --out" in capsys.readouterr().err
-    assert main([*words, str(copy), "--checkpoint-every", "-1"]) == 1
+    assert main([*words, str(copy), "--checkpoint-every", "-1"]) == 2
     assert "checkpoint_every must be an int of at least 0, got -1" in capsys.readouterr().err
-    assert main([*words, str(copy)]) == 1
+    assert main([*words, str(copy)]) == 2
     assert "pass --overwrite; or --resume, to go on with the run in it" in capsys.readouterr().err
 
     new = copy.parent / "new"
@@ -122,7 +122,7 @@ def test_the_command_line_of_resuming(copy, words, capsys):
     for also in ([], ["--overwrite"]):
         assert main([*words, str(copy), "--resume", *also]) == 0
         assert f"The run in {copy} is complete: nothing to do" in capsys.readouterr().out
-        assert main([*words, str(copy), "--resume", "--lr", "1e-3", *also]) == 1
+        assert main([*words, str(copy), "--resume", "--lr", "1e-3", *also]) == 2
         assert "record.json is of a run with other settings: train.lr is 0.001, there 0.01" in capsys.readouterr().err
     assert contents(copy) == before
 
@@ -132,16 +132,16 @@ def test_the_command_line_of_resuming(copy, words, capsys):
     assert "is complete, and failed: the loss became nan" in capsys.readouterr().err
     (copy / "record.json").write_text(json.dumps(record | {"test": None}))
     assert main([*words, str(copy), "--resume", "--no-test"]) == 0
-    assert main([*words, str(copy), "--resume"]) == 1
+    assert main([*words, str(copy), "--resume"]) == 2
     assert f"is complete, with --no-test: for its score on test, evaluate {copy} --split test" in capsys.readouterr().err
 
 
 def test_resume_takes_no_foreign_folder_and_no_file(words, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / f".{CHECKPOINT}.torn").mkdir()
-    assert main([*words, str(tmp_path), "--resume"]) == 1
+    assert main([*words, str(tmp_path), "--resume"]) == 2
     assert "is there already: choose another --out, or pass --overwrite\n" in capsys.readouterr().err
-    assert main([*words, str(tmp_path / "notes.txt"), "--overwrite"]) == 1
+    assert main([*words, str(tmp_path / "notes.txt"), "--overwrite"]) == 2
     assert "is there already and is not a folder" in capsys.readouterr().err
     (tmp_path / f".{CHECKPOINT}.torn").rmdir()
     assert contents(tmp_path) == {"notes.txt": b"mine"}

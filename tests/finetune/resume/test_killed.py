@@ -169,7 +169,7 @@ def test_two_processes_go_on_with_a_random_state_each(runs, tmp_path):
     reference, out = tmp_path / "reference", tmp_path / "run"
     assert both(reference) == 0, runs.log.read_text()
     assert both(out, moment=(CHECKPOINT, True, 6)) == -signal.SIGKILL
-    assert runs.finish(out, "--resume") == 1
+    assert runs.finish(out, "--resume") == 2
     assert "processes is 1, there 2" in runs.log.read_text()
     assert both(out, "--resume") == 0, runs.log.read_text()
     assert "going on after step 12," in runs.log.read_text()

@@ -1,0 +1,47 @@
+"""An argument parser whose errors are one line that says what was probably meant."""
+
+import argparse
+import difflib
+import re
+import sys
+from typing import NoReturn
+
+BAD_INPUT = 2  # the exit status that argparse gives as well
+STATUS_HELP = """exit status:
+  0    all is well, or a warning says what isn't
+  1    the run failed, or its result cannot be written
+  2    bad input: an argument, the data, a folder, an adapter
+  130  stopped by Ctrl-C"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with the nearest flag or command in its errors, and without abbreviated flags.
+
+    An abbreviation that is clear today is ambiguous once there is another flag, so a script that uses it breaks.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **({"allow_abbrev": False} | kwargs))
+
+    def parse_known_args(self, args=None, namespace=None):
+        # A subparser hands what it doesn't know on to its parent, which can't know the nearest flag.
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown argument {unknown[0]!r}{self._near(unknown[0].partition('=')[0])}")
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        chosen = re.match(r"(?s).*invalid choice: '(.*)' \(choose from (.*)\)$", message)
+        if chosen:
+            message += _hint(chosen[1], [word.strip("'\" ") for word in chosen[2].split(",")])
+        print(f"error: {message}\n{self.prog} --help lists what there is", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+    def _near(self, flag: str) -> str:
+        return _hint(flag, list(self._option_string_actions)) if flag.startswith("-") else ""
+
+
+def _hint(word: str, words: list[str]) -> str:
+    starting = [known for known in words if known.startswith(word)]  # an abbreviation
+    near = starting or difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
