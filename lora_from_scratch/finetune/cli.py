@@ -7,34 +7,20 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
 
 import torch
 
 from lora_from_scratch.config import LoraConfig, LoraError, check_positive_int
-from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments, add_data_arguments
+from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
-from lora_from_scratch.finetune.evaluate import check_labels, evaluate, predict_logits
+from lora_from_scratch.finetune.evaluate import predict_logits
+from lora_from_scratch.finetune.evaluating import add_evaluate_arguments, run_evaluate
 from lora_from_scratch.finetune.model import build_classifier, load_finetuned
-from lora_from_scratch.finetune.one_run import in_words, run_finetune
+from lora_from_scratch.finetune.one_run import run_finetune
 from lora_from_scratch.finetune.parallel import processes
 from lora_from_scratch.finetune.record import environment
-from lora_from_scratch.finetune.sources import load_data
 from lora_from_scratch.inject import add_lora
 from lora_from_scratch.report import parameter_report
-
-
-def run_evaluate(args: argparse.Namespace) -> dict:
-    classifier = load_finetuned(args.adapter)
-    data = load_data(args.data, args.text_column, args.label_column)
-    print(f"Data: {data}")
-    check_labels(classifier, data)
-    metrics = evaluate(classifier, getattr(data, args.split))
-    print(f"{args.split}: {in_words(metrics)}")
-    width = max(10, *map(len, metrics.recall))
-    for name, recall in metrics.recall.items():
-        print(f"  {name:<{width}} {recall:6.1%} found  {_bar(recall)}")
-    return {"adapter": args.adapter, "split": args.split, "source": data.source} | asdict(metrics)
 
 
 def run_predict(args: argparse.Namespace) -> dict:
@@ -84,10 +70,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(run_finetune, "fine-tune with LoRA, evaluate, save the adapter and a run record")
     add_arguments(sub)
 
-    sub = command(run_evaluate, "evaluate a saved adapter on one split")
-    sub.add_argument("adapter", help="the folder that finetune wrote")
-    sub.add_argument("--split", default="validation", choices=["train", "validation", "test"], help="which rows")
-    add_data_arguments(sub)
+    add_evaluate_arguments(command(run_evaluate, "how good a saved adapter is, on the run's own data or on others"))
 
     sub = command(run_predict, "the probability of each label for one or more texts")
     sub.add_argument("adapter", help="the folder that finetune wrote")

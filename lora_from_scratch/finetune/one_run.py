@@ -11,7 +11,8 @@ from lora_from_scratch.adapter_files import CONFIG, WEIGHTS, read_json, write_js
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.quantize import model_bytes
 from lora_from_scratch.finetune.arguments import check_arguments, lora_config, train_config
-from lora_from_scratch.finetune.data import TextData
+from lora_from_scratch.finetune.data import Split, TextData
+from lora_from_scratch.finetune.data_arguments import check_data_arguments, text_data
 from lora_from_scratch.finetune.encoders import encoder_targets
 from lora_from_scratch.finetune.evaluate import Metrics, evaluate
 from lora_from_scratch.finetune.history import History
@@ -29,14 +30,14 @@ from lora_from_scratch.finetune.parallel import processes
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.finetune.record import run_record
 from lora_from_scratch.finetune.resume import CHECKPOINT, Checkpoint
+from lora_from_scratch.finetune.seen import TRAIN_TEXTS, save_train_texts
 from lora_from_scratch.finetune.settings import check_settings, run_settings
-from lora_from_scratch.finetune.sources import load_data
 from lora_from_scratch.finetune.spectra import update_spectra
 from lora_from_scratch.finetune.train import TrainingFailed, finetune
 from lora_from_scratch.report import parameter_report
 
 RECORD = "record.json"
-SAVED = (WEIGHTS, CONFIG, TRAINED, SIDECAR)  # what a fine-tuned classifier's folder may hold
+SAVED = (WEIGHTS, CONFIG, TRAINED, SIDECAR, TRAIN_TEXTS)  # what a fine-tuned classifier's folder may hold
 
 
 def run_finetune(args: argparse.Namespace) -> dict:
@@ -52,6 +53,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
     imports = peak_memory()
     train = train_config(args)
     check_arguments(args)
+    check_data_arguments(args)
     out = _Out.claim(args)
     everyone = processes()
     everyone.wait_for_everyone()  # no process may mistake what another has just written for an earlier run's
@@ -75,7 +77,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
     record = run_record(classifier, data, train, report, history, test, str(failure) if failure else None)
     record |= {"memory": memory} | ({"spectra": spectra} if spectra else {})
     if everyone.is_main_process:
-        out.write(classifier if good else None, record)
+        out.write(classifier if good else None, record, data.train)
     if failure:
         kept = f". Saved as of epoch {history.good_epoch}: {out.folder}" if good else ""
         raise LoraError(f"{failure}{kept}. What was measured until then: {out.folder / RECORD}")
@@ -125,10 +127,11 @@ class _Out:
         if not keep_checkpoint:
             self.checkpoint.path.unlink(missing_ok=True)
 
-    def write(self, classifier: TextClassifier | None, record: dict) -> None:
+    def write(self, classifier: TextClassifier | None, record: dict, train: Split) -> None:
         """Save the record, and the classifier if it is any good."""
         if classifier:
             save_finetuned(classifier, self.folder)
+            save_train_texts(self.folder, train)
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in SAVED:  # an earlier run's, which the record is not about
@@ -139,8 +142,7 @@ class _Out:
 
 def _prepare(args: argparse.Namespace):
     """Data, the classifier with what is to train, and its parameter report."""
-    data = load_data(args.data, args.text_column, args.label_column)
-    print(f"Data: {data}")
+    data = text_data(args)
     if args.control == "random-labels":
         data = with_random_labels(data, args.seed)
         print(f"CONTROL: {CONTROLS[args.control]}")
