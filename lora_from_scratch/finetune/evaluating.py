@@ -75,32 +75,41 @@ class _Chosen:
 
 def _reading_in(record: dict, folder: Path) -> Reading:
     """How the run read its table."""
-    kept = record.get("reading") or {}
+    kept = record.get("reading", {})
     try:
-        return Reading(**{f.name: kept[f.name] for f in fields(Reading) if f.name in kept})
-    except (LoraError, TypeError) as error:
+        return Reading(**{f.name: kept[f.name] for f in fields(Reading) if f.name in kept.keys()})
+    except (LoraError, TypeError, AttributeError) as error:
         raise LoraError(f"{folder / RECORD} does not say how to read a table: {error}") from None
 
 
 def _of_the_run(args: argparse.Namespace, classifier: TextClassifier, record: dict, reading: Reading) -> _Chosen:
     """Rows of the data that the run had which made the adapter."""
-    was = record.get("data")
-    if not isinstance(was, dict) or not {"source", "fingerprint"} <= was.keys():
-        raise LoraError(f"{args.adapter} has no record of a run that says which data it had: name some with --data")
-    source = record["reading"]["source"] if "reading" in record else EMOTION.get(was["source"], was["source"])
+    source, fingerprint = _data_in(record, Path(args.adapter))
     try:
         data = read_data(source, reading)
     except LoraError as error:
         raise LoraError(f"the run's own data cannot be loaded: {error}. Name others with --data") from None
     notes = list(data.notes)
-    if data.fingerprint != was["fingerprint"]:
+    if data.fingerprint != fingerprint:
         notes.append(f"these are not the rows that the run had: {_sizes(data, record)}")
     return _split_of(data, args.split or ORDER[0], classifier, notes)
 
 
+def _data_in(record: dict, folder: Path) -> tuple[str | None, str]:
+    """What to load, to get the data of the run again; and their fingerprint."""
+    try:
+        was = record["data"]
+        source = record.get("reading", {}).get("source") or EMOTION.get(was["source"], was["source"])
+        if source is None or source.isprintable():
+            return source, was["fingerprint"]
+        raise ValueError("characters that a terminal would obey")
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise LoraError(f"{folder} has no record of a run that says which data it had: name some with --data") from None
+
+
 def _sizes(data: TextData, record: dict) -> str:
     before, now = record.get("rows", {}), {split: len(getattr(data, split)) for split in SPLITS}
-    changed = [f"{before[s]:,} for {s} then, {now[s]:,} now" for s in SPLITS if before.get(s, now[s]) != now[s]]
+    changed = [f"{before[s]!r} for {s} then, {now[s]} now" for s in SPLITS if s in before and before[s] != now[s]]
     return "; ".join(changed) or "they have another fingerprint"
 
 
@@ -115,27 +124,29 @@ def _given(args: argparse.Namespace, classifier: TextClassifier, reading: Readin
     if parts is None:
         data = load_emotion("hub" if args.data == HUB_NAME else args.data)
         return _split_of(data, args.split or ORDER[0], classifier, [])
-    if parts.is_file and not args.split:
-        what, rows = EVERY_ROW, parts.rows["train"]
+    if not args.split:
+        what = EVERY_ROW if parts.is_file else next(split for split in ORDER if split in parts.rows)
+        rows = parts.rows["train" if parts.is_file else what]
     else:
-        what = args.split or next(split for split in ORDER if split in parts.rows)
-        rows = parts.rows[what] if what in parts.rows and not parts.is_file else _held_out(parts, what, reading)
-    split, notes = _numbered(parts.source, rows, classifier, reading)
+        what, rows = args.split, _as_for_training(parts, args.split, reading)
+    split, notes = _numbered(parts, rows, classifier, reading)
     title = f"{parts.source}, {what}: {counted(len(split), 'row')}"
-    return _Chosen(parts.source, title, what, split, [*parts.notes, *conflicts(parts.source, rows), *notes])
+    return _Chosen(parts.source, title, what, split, [*parts.notes, *conflicts(parts.source, rows, parts.unit), *notes])
 
 
-def _held_out(parts: Parts, split: str, reading: Reading) -> list[Row]:
-    """A split that the data do not bring, as ``finetune`` takes it from train."""
+def _as_for_training(parts: Parts, split: str, reading: Reading) -> list[Row]:
+    """A split as ``finetune`` has it, which takes those that the data don't bring from train."""
+    if split in parts.rows and split != "train":
+        return parts.rows[split]
     if "train" not in parts.rows:
         raise LoraError(f"{parts.source} has no {split}; it has {', '.join(parts.rows)}")
     parts.notes += leave_out_rare(parts.source, parts.rows, reading.min_label_rows)
-    missing = [name for name in SPLITS[1:] if name not in parts.rows]
-    return share_out(parts.source, parts.rows["train"], missing, reading)[split]
+    return share_out(parts.rows["train"], [name for name in SPLITS[1:] if name not in parts.rows], reading)[split]
 
 
-def _numbered(source: str, rows: list[Row], classifier: TextClassifier, reading: Reading) -> tuple[Split, list[str]]:
+def _numbered(parts: Parts, rows: list[Row], classifier: TextClassifier, reading: Reading) -> tuple[Split, list[str]]:
     """The rows with their labels as the classifier numbers them; and notes about those that are left out."""
+    source = parts.source
     number = {name: i for i, name in enumerate(classifier.label_names)}
     notes = []
     if classifier.label_names == LABEL_NAMES and {row.label for row in rows} <= {str(i) for i in number.values()}:
@@ -143,7 +154,7 @@ def _numbered(source: str, rows: list[Row], classifier: TextClassifier, reading:
         notes.append(f"{source}: labels are numbers, taken as {', '.join(f'{i} {name}' for i, name in enumerate(LABEL_NAMES))}")
     known = [row for row in rows if row.label in number]
     faults = [(row.line, _unknown(row.label, list(number))) for row in rows if row.label not in number]
-    notes += settle(faults, len(known), source, "row", reading)
+    notes += settle(faults, len(known), source, parts.unit, reading)
     if not known:
         raise LoraError(f"{source}: no rows")
     return Split([row.text for row in known], [number[row.label] for row in known]), notes

@@ -26,6 +26,11 @@ def kind_of(path: Path) -> str | None:
     return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
 
 
+def unit_of(path: Path) -> str:
+    """What the numbers of a table's rows count."""
+    return "row" if kind_of(path) in (".json", ".parquet") else "line"
+
+
 def records(
     path: Path, columns: Iterable[str], reading: Reading, notes: list[str]
 ) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
@@ -78,7 +83,8 @@ def _csv(path: Path, text: str, separator: str, wanted: tuple[str, ...], reading
         for row in reader:  # a row may span lines: its number is that of the first
             rows.append((reader.line_num - _line_ends(row), row))
     except csv.Error as error:
-        raise LoraError(f"{path}, after line {reader.line_num}: not CSV ({error}); is a quotation mark missing?") from None
+        advice = _other(text, separator, wanted) or "; is a quotation mark missing?"
+        raise LoraError(f"{path}, after line {reader.line_num}: not CSV ({error}){advice}") from None
     finally:
         csv.field_size_limit(limit)
     merged = _merged(rows, list(reader.fieldnames or ()), separator, reading)

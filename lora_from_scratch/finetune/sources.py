@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.data import HUB_NAME, SPLITS, TextData, from_hub, load_emotion, make_data
-from lora_from_scratch.finetune.formats import KINDS, kind_of, records
+from lora_from_scratch.finetune.formats import KINDS, kind_of, records, unit_of
 from lora_from_scratch.finetune.reading import Fault, Reading, counted, unnamed
-from lora_from_scratch.finetune.split import share_out, text_key
+from lora_from_scratch.finetune.split import check_enough, share_out, text_key, texts_by_label
 from lora_from_scratch.finetune.tables import Row, labelled, read_table, settle
 
 ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -80,6 +80,7 @@ class Parts:
     rows: dict[str, list[Row]]  # by split; a file's are train's
     notes: list[str]
     is_file: bool = False
+    unit: str = "row"  # what the rows' numbers count
 
 
 def read_parts(source: str | os.PathLike | None, reading: Reading) -> Parts | None:
@@ -93,7 +94,7 @@ def read_parts(source: str | os.PathLike | None, reading: Reading) -> Parts | No
         return None
     if path.is_file():
         rows, notes = read_table(path, reading)
-        return Parts(str(source), {"train": rows}, notes, is_file=True)
+        return Parts(str(source), {"train": rows}, notes, is_file=True, unit=unit_of(path))
     if path.is_dir():
         return _from_folder(path, reading)
     if ON_THE_HUB.fullmatch(str(source)) and not kind_of(path):
@@ -118,7 +119,8 @@ def _from_folder(folder: Path, reading: Reading) -> Parts | None:
         raise LoraError(f"{folder} lacks train.csv or train.jsonl (or {kinds}, or any of them with .gz){found}")
     if len(files) == 3 and _is_emotion(files, reading):
         return None
-    parts = Parts(str(folder), {}, [f"{folder}: not read: {', '.join(others)}"] if others else [])
+    notes = [f"{folder}: not read: {', '.join(others)}"] if others else []
+    parts = Parts(str(folder), {}, notes, unit=unit_of(min(files.values())))
     for split in (split for split in SPLITS if split in files):
         parts.rows[split], notes = read_table(files[split], reading)
         parts.notes += notes
@@ -163,9 +165,11 @@ def _make(parts: Parts, reading: Reading) -> TextData:
         raise LoraError(f"{source} lacks train.csv or train.jsonl" if Path(source).is_dir() else f"{source} has no split 'train'")
     notes += leave_out_rare(source, found, reading.min_label_rows)
     names = _label_names(source, found)
-    notes += conflicts(source, found["train"])
+    notes += conflicts(source, found["train"], parts.unit)
     brought = [split for split in SPLITS[1:] if split in found]
-    found |= share_out(source, found["train"], [split for split in SPLITS[1:] if split not in found], reading)
+    missing = [split for split in SPLITS[1:] if split not in found]
+    check_enough(source, found["train"], missing)
+    found |= share_out(found["train"], missing, reading)
     seen = {text_key(row.text) for row in found["train"]}
     for split in brought:
         shared = sum(text_key(row.text) in seen for row in found[split])
@@ -188,10 +192,11 @@ def _label_names(source: str, found: dict[str, list[Row]]) -> list[str]:
     names = sorted(own, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
     if len(names) < 2:
         raise LoraError(f"{source}: train has {counted(len(names), 'label')} ({', '.join(names)}), expected at least two")
-    alike = [n for n, count in Counter(name.casefold() for name in names).items() if count > 1]
+    alike = [n for n, count in Counter(map(text_key, names)).items() if count > 1]
     if alike:
-        same = ", ".join(repr(name) for name in names if name.casefold() in alike)
-        raise LoraError(f"{source}: labels differ only in upper and lower case: {same}")
+        same = [name for name in names if text_key(name) == alike[0]]
+        how = "upper and lower case" if same[0].casefold() == same[1].casefold() else "spaces or how a character is encoded"
+        raise LoraError(f"{source}: labels differ only in {how}: {', '.join(map(repr, same))}")
     for split, rows in found.items():
         unknown = sorted({row.label for row in rows} - own)
         if unknown:
@@ -201,10 +206,7 @@ def _label_names(source: str, found: dict[str, list[Row]]) -> list[str]:
 
 def leave_out_rare(source: str, found: dict[str, list[Row]], least: int) -> list[str]:
     """Take the rows of rare labels out of ``found``; returns a note that names them."""
-    texts: dict[str, set[str]] = {}
-    for row in found["train"]:
-        texts.setdefault(row.label, set()).add(text_key(row.text))
-    rare = {label for label, own in texts.items() if len(own) < least}
+    rare = {label for label, own in texts_by_label(found["train"]).items() if len(own) < least}
     if not rare:
         return []
     rows = Counter(row.label for split in found.values() for row in split if row.label in rare)
@@ -214,8 +216,8 @@ def leave_out_rare(source: str, found: dict[str, list[Row]], least: int) -> list
     return [f"{source}: left out {counted(len(rare), 'label')} with fewer than {counted(least, 'text')}: {named}"]
 
 
-def conflicts(source: str, rows: list[Row]) -> list[str]:
-    """A note about texts that occur with more than one label, if there are any."""
+def conflicts(source: str, rows: list[Row], unit: str) -> list[str]:
+    """A note about texts that occur with more than one label, if there are any; ``unit`` is line or row."""
     first: dict[str, Row] = {}
     odd: dict[str, tuple[Row, Row]] = {}
     for row in rows:
@@ -225,6 +227,6 @@ def conflicts(source: str, rows: list[Row]) -> list[str]:
     if not odd:
         return []
     one, other = next(iter(odd.values()))
-    such = f"rows {one.line:,} and {other.line:,}: {one.label}, {other.label}"
-    verb = "occurs" if len(odd) == 1 else "occur"
-    return [f"{source}: {counted(len(odd), 'text')} {verb} with more than one label ({'' if len(odd) == 1 else 'such as '}{such})"]
+    verb, such = ("occurs", "") if len(odd) == 1 else ("occur", "such as ")
+    where = f"{such}{unit}s {one.line:,} and {other.line:,}: {one.label}, {other.label}"
+    return [f"{source}: {counted(len(odd), 'text')} {verb} with more than one label ({where})"]

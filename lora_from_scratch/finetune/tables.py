@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.finetune.formats import kind_of, records
+from lora_from_scratch.finetune.formats import records, unit_of
 from lora_from_scratch.finetune.reading import Fault, Reading, counted
 
 
@@ -33,8 +33,7 @@ def read_table(path: Path, reading: Reading) -> tuple[list[Row], list[str]]:
             rows.append(row)
         else:
             faults.append((line, row))
-    unit = "row" if kind_of(path) in (".json", ".parquet") else "line"
-    return rows, notes + settle(faults, len(rows), str(path), unit, reading)
+    return rows, notes + settle(faults, len(rows), str(path), unit_of(path), reading)
 
 
 def labelled(text: Any, label: Any, line: int) -> Row | Fault:
