@@ -12,9 +12,10 @@ import torch
 
 from lora_from_scratch.config import LoraConfig, LoraError, check_positive_int
 from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments
+from lora_from_scratch.finetune.data_arguments import add_evaluate_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
 from lora_from_scratch.finetune.evaluate import predict_logits
-from lora_from_scratch.finetune.evaluating import add_evaluate_arguments, run_evaluate
+from lora_from_scratch.finetune.evaluating import run_evaluate
 from lora_from_scratch.finetune.model import build_classifier, load_finetuned
 from lora_from_scratch.finetune.one_run import run_finetune
 from lora_from_scratch.finetune.parallel import processes
@@ -70,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command(run_finetune, "fine-tune with LoRA, evaluate, save the adapter and a run record")
     add_arguments(sub)
 
-    add_evaluate_arguments(command(run_evaluate, "how good a saved adapter is, on the run's own data or on others"))
+    sub = command(run_evaluate, "how good a saved adapter is, on the run's own data or on others")
+    sub.add_argument("adapter", help="the folder that finetune wrote")
+    add_evaluate_arguments(sub)
 
     sub = command(run_predict, "the probability of each label for one or more texts")
     sub.add_argument("adapter", help="the folder that finetune wrote")

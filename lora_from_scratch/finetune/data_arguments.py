@@ -2,9 +2,10 @@
 
 import argparse
 from dataclasses import replace
+from functools import partial
 
 from lora_from_scratch.config import check_positive_int
-from lora_from_scratch.finetune.data import TextData
+from lora_from_scratch.finetune.data import SPLITS, TextData
 from lora_from_scratch.finetune.reading import Reading
 from lora_from_scratch.finetune.sources import read_data
 from lora_from_scratch.finetune.split import some_rows
@@ -14,33 +15,48 @@ like, owner/name on the hub, or "built-in" \
 (default: the emotion dataset: the folder in EMOTION_DATA_DIR, else the hub, else the built-in corpus)'
 EVALUATE_HELP = 'what to score, every row of it: a table, a folder (see --split), owner/name on the hub, or "built-in" \
 (default: the data of the run that made the adapter)'
-READING = Reading()
+SPLIT_HELP = "which rows of a folder, of a dataset or of the run's own data (default: the first of validation, test and \
+train that is there; of a single file, every row)"
+HELD_OUT_HELP = "of each label's texts, for validation, and as much for test, if the data bring none (default: 0.1)"
 
 
 def add_data_arguments(sub: argparse.ArgumentParser) -> None:
     """Which rows to train on: ``text_data`` makes data of them."""
-    sub.add_argument("--data", help=DATA_HELP)
+    add = _adder(sub, "data", "min_label_rows", "held_out", "split_seed", "validation_rows")
+    add("--data", help=DATA_HELP)
     add_table_arguments(sub)
-    add = sub.add_argument
-    add("--min-label-rows", type=int, metavar="N", help="leave out labels with fewer different texts than this (default: 1)")
-    add("--held-out", type=float, metavar="SHARE", help="of each label's texts, for validation and as much for test, where the \
-data bring none (default: 0.1)")
+    add("--min-label-rows", type=int, metavar="N", help="leave out labels with fewer different texts (default: 1)")
+    add("--held-out", type=float, metavar="SHARE", help=HELD_OUT_HELP)
     add("--split-seed", type=int, metavar="N", help="another one holds out other texts (default: 0)")
-    add("--validation-rows", type=int, metavar="N", help="validate on that many of the validation rows, always the same (default: all)")
+    add("--validation-rows", type=int, metavar="N", help="validate on N of the rows, always the same (default: on all)")
+
+
+def add_evaluate_arguments(sub: argparse.ArgumentParser) -> None:
+    """Which rows to score; what is left open is as it was when the adapter was trained."""
+    add = _adder(sub, "data", "split")
+    add("--data", help=EVALUATE_HELP)
+    add("--split", choices=SPLITS, help=SPLIT_HELP)
+    add_table_arguments(sub)
 
 
 def add_table_arguments(sub: argparse.ArgumentParser) -> None:
     """How to read a table; None means: as ``Reading`` has it, or as a run did."""
-    add = sub.add_argument
+    add = _adder(sub, "text_column", "label_column", "separator", "encoding", "skip_bad_rows")
     add("--text-column", help="in data of your own (default: text, or the run's)")
     add("--label-column", help="in data of your own (default: label, or the run's)")
-    add("--separator", help="between a table's columns: one character, or tab (default: a tab in .tsv, otherwise a comma)")
+    add("--separator", help="between columns: one character, or tab (default: a tab in .tsv, otherwise a comma)")
     add("--encoding", help="of a table's text, such as cp1252 (default: utf-8)")
-    add("--skip-bad-rows", action="store_true", default=None, help="leave out rows without a text or a label, and count them")
+    add("--skip-bad-rows", action="store_true", help="leave out rows without a text or a label, and count them")
 
 
-def reading_of(args: argparse.Namespace, otherwise: Reading = READING) -> Reading:
-    """How to read and share out a table, as the arguments say; what they leave open is as in ``otherwise``.
+def _adder(sub: argparse.ArgumentParser, *names: str):
+    """``sub.add_argument`` for arguments that are None if they aren't given, of which the help needn't speak."""
+    sub.set_defaults(**dict.fromkeys(names))
+    return partial(sub.add_argument, default=argparse.SUPPRESS)
+
+
+def reading_of(args: argparse.Namespace, otherwise: Reading | None = None) -> Reading:
+    """How to read and share out a table, as the arguments say; what they leave open is as in ``otherwise``, or by default.
 
     Raises:
         LoraError: see ``Reading``.
@@ -53,7 +69,7 @@ def reading_of(args: argparse.Namespace, otherwise: Reading = READING) -> Readin
         "skip_bad_rows": args.skip_bad_rows,
     }
     given |= {name: getattr(args, name, None) for name in ("min_label_rows", "held_out", "split_seed")}
-    return replace(otherwise, **{name: value for name, value in given.items() if value is not None})
+    return replace(otherwise or Reading(), **{name: value for name, value in given.items() if value is not None})
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from lora_from_scratch.adapter_files import read_json
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.confusion import confusion_table
 from lora_from_scratch.finetune.data import HUB_NAME, LABEL_NAMES, SPLITS, Split, TextData, load_emotion
-from lora_from_scratch.finetune.data_arguments import EVALUATE_HELP, add_table_arguments, reading_of
+from lora_from_scratch.finetune.data_arguments import reading_of
 from lora_from_scratch.finetune.evaluate import check_labels, evaluate
 from lora_from_scratch.finetune.model import TextClassifier, load_finetuned
 from lora_from_scratch.finetune.reading import Fault, Reading, counted
@@ -21,17 +21,7 @@ from lora_from_scratch.finetune.tables import Row, settle
 EVERY_ROW = "every row"  # in place of a split
 RECORD = "record.json"
 ORDER = ("validation", "test", "train")  # the first of these that is there is scored, unless --split says
-SPLIT_HELP = "which rows of a folder, of a dataset or of the run's own data (default: the first of validation, test and train \
-that is there; of a single file, every row)"
 EMOTION = {"hub": "hub", "built-in corpus": "built-in", "folder": None}  # how to ask for what old records name
-
-
-def add_evaluate_arguments(sub: argparse.ArgumentParser) -> None:
-    """The arguments of ``evaluate``."""
-    sub.add_argument("adapter", help="the folder that finetune wrote")
-    sub.add_argument("--data", help=EVALUATE_HELP)
-    sub.add_argument("--split", choices=SPLITS, help=SPLIT_HELP)
-    add_table_arguments(sub)
 
 
 def run_evaluate(args: argparse.Namespace) -> dict:
