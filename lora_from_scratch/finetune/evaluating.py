@@ -41,7 +41,8 @@ def run_evaluate(args: argparse.Namespace) -> dict:
         print(f"Note: {note}")
     seen = trained_on(folder, chosen.rows.texts)
     if seen and chosen.what != "train":
-        print(f"Note: {seen:,} of these {counted(len(chosen.rows), 'text')} were trained on, so the figures flatter the classifier")
+        were = "was" if seen == 1 else "were"
+        print(f"Note: {seen:,} of these {counted(len(chosen.rows), 'text')} {were} trained on, which flatters the figures")
     metrics = evaluate(classifier, chosen.rows)
     print(f"{chosen.what}: accuracy {metrics.accuracy:.4f}, macro-F1 {metrics.macro_f1:.4f} on {n}")
     absent = [name for name, counts in zip(classifier.label_names, metrics.confusion, strict=True) if not any(counts)]

@@ -58,9 +58,11 @@ def test_what_was_trained_on_is_counted(evaluate, run, tmp_path):
     data = load_data(run / "messages.csv", "message", "topic", split_seed=3, held_out=0.2)
     found, said = evaluate("--data", run / "messages.csv")
     assert (found["rows"], found["trained_on"]) == (150, len(data.train)) and 70 < len(data.train) < 130
-    assert f"{len(data.train)} of these 150 texts were trained on, so the figures flatter the classifier" in said
+    assert f"{len(data.train)} of these 150 texts were trained on, which flatters the figures" in said
     shouted = [(text.upper(), topic) for text, topic in rows_of(50)]
     assert evaluate("--data", write(tmp_path / "shouted.csv", shouted))[0]["trained_on"] == len(data.train)
+    one = write(tmp_path / "one.csv", [*rows_of(2, start=100), (data.train.texts[0], "app")])
+    assert "Note: 1 of these 7 texts was trained on" in evaluate("--data", one)[1]
 
 
 def test_a_table_that_has_grown_has_no_trained_text_in_its_test_rows(evaluate, run, tmp_path):
