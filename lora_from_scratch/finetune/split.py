@@ -10,7 +10,7 @@ from lora_from_scratch.finetune.data import Split
 from lora_from_scratch.finetune.reading import Reading, counted
 from lora_from_scratch.finetune.tables import Row
 
-PLACES = ("train", "validation", "test")  # whatever is in two of them by its labels goes to the later one
+PLACES = ("train", "validation", "test")  # a text whose labels put it in two of these goes to the later one
 
 
 def text_key(text: str) -> str:
@@ -20,7 +20,8 @@ def text_key(text: str) -> str:
 
 def text_hash(text: str, salt: str = "") -> int:
     """64 bits of a text, the same on every machine; ``salt`` gives another choice of them."""
-    return int.from_bytes(hashlib.blake2b(f"{salt}\n{text_key(text)}".encode(), digest_size=8).digest())
+    content = f"{salt}\n{text_key(text)}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
 def share_out(rows: list[Row], splits: Sequence[str], reading: Reading) -> dict[str, list[Row]]:

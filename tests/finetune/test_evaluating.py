@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 
+import datasets
 import pytest
 
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.adapter_files import read_json, write_json
-from lora_from_scratch.finetune import load_data
+from lora_from_scratch.finetune import data as emotion_data
+from lora_from_scratch.finetune import load_data, save_finetuned
 
 WORDS = {"app": "lonely", "billing": "happy", "delivery": "scared"}
 COLUMNS = ["--text-column", "message", "--label-column", "topic"]
@@ -130,8 +132,6 @@ def test_columns_and_formats_are_the_runs_unless_said(evaluate, tmp_path):
 
 
 def test_emotions_own_format_goes_without_its_other_files(classifier, data, folder, capsys):
-    from lora_from_scratch.finetune import save_finetuned
-
     out = save_finetuned(classifier, folder / "out")
     for gone in ("train", "validation"):
         (folder / f"{gone}.jsonl").unlink()
@@ -143,7 +143,26 @@ def test_emotions_own_format_goes_without_its_other_files(classifier, data, fold
     assert "has no record of a run that says which data it had: name some with --data" in capsys.readouterr().err
 
 
-def test_an_old_record_still_says_which_data(run, tmp_path, evaluate, monkeypatch, capsys):
+def test_a_dataset_of_the_hub(evaluate, monkeypatch):
+    names = ["delivery", "app", "billing"]  # in another order than the classifier's
+
+    def table(n):
+        features = datasets.Features(message=datasets.Value("string"), topic=datasets.ClassLabel(names=names))
+        rows = rows_of(n, start=200)
+        columns = {"message": [text for text, _ in rows], "topic": [names.index(topic) for _, topic in rows]}
+        return datasets.Dataset.from_dict(columns, features=features)
+
+    parts = {"train": table(20), "test": table(5)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration: parts)
+    monkeypatch.setattr(emotion_data, "hub_answers", lambda: True)
+    found, said = evaluate("--data", "someone/topics")
+    assert (found["split"], found["rows"]) == ("test", 15) and found["accuracy"] > 0.9
+    assert evaluate("--data", "someone/topics", "--split", "validation")[0]["rows"] < 40
+    del parts["train"]
+    assert evaluate("--data", "someone/topics")[0]["rows"] == 15
+
+
+def test_an_old_record_still_says_which_data(run, tmp_path, capsys):
     """One without the table's columns and without the hashes of its texts."""
     old = shutil.copytree(run / "out", tmp_path / "old")
     (old / "train_texts.bin").unlink()
