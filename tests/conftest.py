@@ -86,12 +86,16 @@ def shake(model, seed: int = 2, size: float = 0.05) -> None:
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> str:
     """A folder that holds what a backbone needs, with random weights and a small vocabulary."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
     from lora_from_scratch.finetune.corpus import built_in_corpus
 
-    folder = tmp_path_factory.mktemp("backbone")
-    words = sorted({word for text in built_in_corpus()["train"][0] for word in text.split()})
+    return make_backbone(tmp_path_factory.mktemp("backbone"), built_in_corpus()["train"][0])
+
+
+def make_backbone(folder, texts) -> str:
+    """A tiny BERT in ``folder`` that knows the words of ``texts``."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = sorted({word for text in texts for word in text.split()})
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     (folder / "vocab.txt").write_text("\n".join(tokens))
     BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)

@@ -4,14 +4,13 @@ import argparse
 from typing import Any
 
 from lora_from_scratch.config import LoraConfig, LoraError
+from lora_from_scratch.finetune.data_arguments import add_data_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES
 from lora_from_scratch.finetune.methods import CONTROLS, METHODS, uses_lora
 from lora_from_scratch.finetune.parallel import check_shares
 from lora_from_scratch.finetune.precision import pick_precision
 from lora_from_scratch.finetune.recipe import KEEP, TrainConfig
 
-DATA_HELP = 'a .csv or .jsonl file, a folder with train.csv or train.jsonl, owner/name on the hub, or "built-in" \
-(default: the emotion dataset: the folder in EMOTION_DATA_DIR, else the hub, else the built-in corpus)'
 RESUME_HELP = "resume the run in --out that was killed, to the same bits; settings must be the same, and a \
 finished run is left alone"
 TARGETS_HELP = 'linear layers to adapt: "all-linear", "attention", or names with commas between them'
@@ -71,13 +70,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--checkpoint-every", type=int, default=200, metavar="N", help="steps, for --resume; 0: never")
     sub.add_argument("--control", default="none", choices=CONTROLS, help="an experiment: " + _listed(CONTROLS))
     sub.add_argument("--spectra", action="store_true", help="record the update's singular values (method full)")
-
-
-def add_data_arguments(sub: argparse.ArgumentParser) -> None:
-    """Which rows: the arguments that ``load_data`` takes."""
-    sub.add_argument("--data", help=DATA_HELP)
-    sub.add_argument("--text-column", default="text", help="in data of your own")
-    sub.add_argument("--label-column", default="label", help="in data of your own")
 
 
 def train_config(args: argparse.Namespace) -> TrainConfig:

@@ -6,39 +6,25 @@ import io
 import json
 import shlex
 import sys
-from dataclasses import asdict
 
 import torch
 
 from lora_from_scratch.config import LoraConfig, LoraError, check_positive_int
-from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments, add_data_arguments
+from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments
+from lora_from_scratch.finetune.data_arguments import add_evaluate_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
-from lora_from_scratch.finetune.evaluate import check_labels, evaluate
+from lora_from_scratch.finetune.evaluating import run_evaluate
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.merging import add_merge_arguments, run_merge
-from lora_from_scratch.finetune.model import build_classifier, load_finetuned
-from lora_from_scratch.finetune.one_run import in_words, run_finetune
+from lora_from_scratch.finetune.model import build_classifier
+from lora_from_scratch.finetune.one_run import run_finetune
 from lora_from_scratch.finetune.parallel import processes
 from lora_from_scratch.finetune.parser import BAD_INPUT, STATUS_HELP, Parser
 from lora_from_scratch.finetune.predicting import add_predict_arguments, run_predict
 from lora_from_scratch.finetune.record import environment
-from lora_from_scratch.finetune.sources import load_data
-from lora_from_scratch.finetune.streams import bar, steady_streams
+from lora_from_scratch.finetune.streams import steady_streams
 from lora_from_scratch.inject import add_lora
 from lora_from_scratch.report import parameter_report
-
-
-def run_evaluate(args: argparse.Namespace) -> dict:
-    classifier = load_finetuned(args.adapter)
-    data = load_data(args.data, args.text_column, args.label_column)
-    print(f"Data: {data}")
-    check_labels(classifier, data)
-    metrics = evaluate(classifier, getattr(data, args.split))
-    print(f"{args.split}: {in_words(metrics)}")
-    width = max(10, *map(len, metrics.recall))
-    for name, recall in metrics.recall.items():
-        print(f"  {name:<{width}} {recall:6.1%} found  {bar(recall)}")
-    return {"adapter": args.adapter, "split": args.split, "source": data.source} | asdict(metrics)
 
 
 def run_params(args: argparse.Namespace) -> dict:
@@ -77,10 +63,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command(run_finetune, "fine-tune with LoRA, evaluate, save the adapter and a run record")
     add_arguments(sub)
 
-    sub = command(run_evaluate, "evaluate a saved adapter on one split")
+    sub = command(run_evaluate, "how good a saved adapter is, on the run's own data or on others")
     sub.add_argument("adapter", help="the folder that finetune wrote")
-    sub.add_argument("--split", default="validation", choices=["train", "validation", "test"], help="which rows")
-    add_data_arguments(sub)
+    add_evaluate_arguments(sub)
 
     sub = command(run_predict, "the probability of each label, for texts or for the rows of a table")
     add_predict_arguments(sub)

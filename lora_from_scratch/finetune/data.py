@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.corpus import LABEL_NAMES, built_in_corpus
+from lora_from_scratch.finetune.formats import records
 from lora_from_scratch.finetune.hub import hub_answers
+from lora_from_scratch.finetune.reading import Fault, Reading
 
 HUB_NAME = "dair-ai/emotion"
 SPLITS = ("train", "validation", "test")
@@ -38,6 +40,10 @@ class TextData:
     label_names: tuple[str, ...]
     source: str  # of emotion: "folder", "hub" or "built-in corpus"; else a file, a folder or a name on the hub
     fingerprint: str  # sha256 of the rows, the same whatever the source
+    asked: str | None = field(default=None, compare=False)  # what to ask ``load_data`` for, to get these again
+    reading: Reading | None = None  # of data of your own: how they were read and shared out
+    notes: tuple[str, ...] = ()  # what is odd in them
+    validation_of: int | None = None  # how many validation rows there are, if only some of them are used
 
     @property
     def is_real(self) -> bool:
@@ -71,17 +77,22 @@ def load_emotion(source: str | os.PathLike | None = None) -> TextData:
 
     (Saravia et al. 2018, CARER, https://aclanthology.org/D18-1404.)
     """
+    asked = str(source) if source else None
     source = source or os.environ.get("EMOTION_DATA_DIR") or None
     if source == "built-in":
-        return make_data("built-in corpus", built_in_corpus())
+        return _built_in()
     if source == "hub" or (source is None and hub_answers()):
-        return make_data("hub", _from_hub())
+        return replace(make_data("hub", _from_hub()), asked="hub")
     if source is not None:
-        return make_data("folder", _from_folder(Path(source)))
+        return replace(make_data("folder", _from_folder(Path(source))), asked=asked)
     try:  # a hub that does not answer may have left its rows in the cache
-        return make_data("hub", _from_hub())
+        return replace(make_data("hub", _from_hub()), asked="hub")
     except LoraError:
-        return make_data("built-in corpus", built_in_corpus())
+        return _built_in()
+
+
+def _built_in() -> TextData:
+    return replace(make_data("built-in corpus", built_in_corpus()), asked="built-in")
 
 
 def make_data(
@@ -96,8 +107,8 @@ def make_data(
         _check_rows(f"{source}, {split}", *rows[split], label_names)
     content = [rows[s] for s in SPLITS] + ([] if label_names == LABEL_NAMES else [label_names])
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    splits = {split: Split(list(rows[split][0]), list(rows[split][1])) for split in SPLITS}
-    return TextData(**splits, label_names=label_names, source=source, fingerprint=digest)
+    train, validation, test = (Split(list(rows[split][0]), list(rows[split][1])) for split in SPLITS)
+    return TextData(train, validation, test, label_names, source, digest)
 
 
 def _check_rows(where: str, texts: list, labels: list, label_names: tuple[str, ...]) -> None:
@@ -125,38 +136,13 @@ def _from_folder(folder: Path) -> dict[str, tuple[list, list]]:
 
 
 def _read_jsonl(path: Path) -> tuple[list, list]:
-    rows = [(row["text"], row["label"]) for _, row in read_jsonl(path, ("text", "label"))]
-    return [text for text, _ in rows], [label for _, label in rows]
-
-
-def read_jsonl(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict]]:
-    """The objects of a file with one JSON object per line, each with its line number.
-
-    Raises:
-        LoraError: the file is not readable, or a line is not a JSON object or lacks a column.
-    """
-    rows = []
-    # Not splitlines: a text may hold other characters that Python regards as line ends.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise LoraError(f"{path}, line {number}: not JSON ({error})") from None
-        missing = set(columns) - (row.keys() if isinstance(row, dict) else set())
-        if missing:
-            raise LoraError(f"{path}, line {number}: no {' and no '.join(sorted(missing))}")
-        rows.append((number, row))
-    return rows
-
-
-def read_text(path: Path) -> str:
-    """A file's text, or a ``LoraError`` that says why there is none."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoraError(f"{path} is not readable as UTF-8 text: {error}") from None
+    texts, labels = [], []
+    for line, row in records(path, ("text", "label"), Reading(), []):
+        if isinstance(row, Fault):
+            raise LoraError(f"{path}, line {line}: {row.what}")
+        texts.append(row["text"])
+        labels.append(row["label"])
+    return texts, labels
 
 
 def _from_hub() -> dict[str, tuple[list, list]]:

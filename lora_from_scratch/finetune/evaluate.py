@@ -1,9 +1,9 @@
 """Predictions, and how good they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 from torch import Tensor
 
 from lora_from_scratch.config import LoraError
@@ -23,6 +23,7 @@ class Metrics:
     recall: dict[str, float]  # label -> share of its rows found
     confusion: list[list[int]]  # row: true label, column: predicted
     predictions: list[int]
+    precision: dict[str, float] = field(default_factory=dict)  # label -> share of what is called it that is it
 
     @property
     def collapsed(self) -> bool:
@@ -85,7 +86,7 @@ def check_labels(classifier: TextClassifier, data: TextData) -> None:
 
 
 def evaluate(classifier: TextClassifier, split: Split) -> Metrics:
-    """Accuracy, macro-F1, recall by label and the confusion matrix on ``split``."""
+    """Accuracy, macro-F1, precision and recall by label, and the confusion matrix on ``split``."""
     logits = predict_logits(classifier, split.texts)
     return score(split.labels, logits.argmax(1).tolist(), classifier.label_names)
 
@@ -94,11 +95,12 @@ def score(labels: list[int], predictions: list[int], label_names: tuple[str, ...
     """The ``Metrics`` of ``predictions`` against ``labels``."""
     every = list(range(len(label_names)))
     options = {"labels": every, "average": None, "zero_division": 0}
-    recall = recall_score(labels, predictions, **options)
+    recall, precision = (share(labels, predictions, **options) for share in (recall_score, precision_score))
     return Metrics(
         accuracy=float(accuracy_score(labels, predictions)),
         macro_f1=float(f1_score(labels, predictions, **options).mean()),
         recall=dict(zip(label_names, map(float, recall), strict=True)),
         confusion=confusion_matrix(labels, predictions, labels=every).tolist(),
         predictions=list(predictions),
+        precision=dict(zip(label_names, map(float, precision), strict=True)),
     )

@@ -13,6 +13,7 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.quantize import model_bytes
 from lora_from_scratch.finetune.arguments import check_arguments, lora_config, train_config
 from lora_from_scratch.finetune.data import TextData
+from lora_from_scratch.finetune.data_arguments import check_data_arguments, text_data
 from lora_from_scratch.finetune.encoders import encoder_targets
 from lora_from_scratch.finetune.evaluate import Metrics, evaluate
 from lora_from_scratch.finetune.failures import Collapsed, RunFailed, TrainingFailed
@@ -28,7 +29,6 @@ from lora_from_scratch.finetune.recipe import TrainConfig
 from lora_from_scratch.finetune.record import run_record
 from lora_from_scratch.finetune.resume import Checkpoint
 from lora_from_scratch.finetune.settings import check_settings, run_settings
-from lora_from_scratch.finetune.sources import load_data
 from lora_from_scratch.finetune.spectra import update_spectra
 from lora_from_scratch.finetune.train import finetune
 from lora_from_scratch.report import parameter_report
@@ -49,6 +49,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
     train = train_config(args)
     everyone = processes()
     check_arguments(args, everyone.num_processes)
+    check_data_arguments(args)
     out = Out.claim(args)
     if args.resume and out.done and not out.begun:
         data, classifier, _ = _prepare(args)
@@ -65,7 +66,7 @@ def run_finetune(args: argparse.Namespace) -> dict:
         record = run_record(classifier, data, train, report, history, test, warning or (str(failure) if failure else None))
         record |= {"collapsed": bool(warning)} | more
         good = bool(warning) or failure is None or history.good_epoch > 0  # what the model is now
-        folder = out.write(classifier if good else None, record) if everyone.is_main_process else out.folder
+        folder = out.write(classifier if good else None, record, data.train) if everyone.is_main_process else out.folder
     if failure and not warning:
         kept = f". Saved as of epoch {history.good_epoch}: {folder}" if good else ""
         raise RunFailed(f"{failure}{kept}. What was measured until then: {folder / RECORD}")
@@ -108,8 +109,7 @@ def _what_is_saved(asked: Path, folder: Path, epoch: int) -> str:
 
 def _prepare(args: argparse.Namespace):
     """Data, the classifier with what is to train, and its parameter report."""
-    data = load_data(args.data, args.text_column, args.label_column)
-    print(f"Data: {data}")
+    data = text_data(args)
     if args.control == "random-labels":
         data = with_random_labels(data, args.seed)
         print(f"CONTROL: {CONTROLS[args.control]}")

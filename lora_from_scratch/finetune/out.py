@@ -11,13 +11,15 @@ from pathlib import Path
 
 from lora_from_scratch.adapter_files import CONFIG, WEIGHTS, read_json, write_json
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.finetune.data import Split
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.lock import LOCK
 from lora_from_scratch.finetune.model import SIDECAR, TRAINED, TextClassifier, save_finetuned
 from lora_from_scratch.finetune.resume import CHECKPOINT, Checkpoint
+from lora_from_scratch.finetune.seen import TRAIN_TEXTS, save_train_texts
 
 RECORD = "record.json"
-SAVED = (WEIGHTS, CONFIG, TRAINED, SIDECAR)  # what a fine-tuned classifier's folder may hold
+SAVED = (WEIGHTS, CONFIG, TRAINED, SIDECAR, TRAIN_TEXTS)  # what a fine-tuned classifier's folder may hold
 FAILED = "failed"  # the folder of a run that did not end well where an earlier one did
 NEW = ".new."  # what the folder's name starts with in which files wait until all of them are whole
 
@@ -60,7 +62,7 @@ class Out:
         if not keep_checkpoint:
             self.checkpoint.path.unlink(missing_ok=True)
 
-    def write(self, classifier: TextClassifier | None, record: dict) -> Path:
+    def write(self, classifier: TextClassifier | None, record: dict, train: Split) -> Path:
         """Save the record, and the classifier if it is any good; returns the folder that holds them now.
 
         An earlier run's files are replaced by those of a run that ended well, at the very end. What a run leaves that
@@ -74,6 +76,7 @@ class Out:
             with replacing(folder, (*SAVED, RECORD)) as new:
                 if classifier:
                     save_finetuned(classifier, new)
+                    save_train_texts(new, train)
                 write_json(new / RECORD, record)
             if folder == self.folder:
                 self._forget_failed()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lora_from_scratch.finetune.data import TextData
+from lora_from_scratch.finetune.data import SPLITS, TextData
 from lora_from_scratch.finetune.evaluate import Metrics
 from lora_from_scratch.finetune.history import History
 from lora_from_scratch.finetune.model import TextClassifier
@@ -76,6 +76,8 @@ def run_record(
         "command": shlex.join(words),
         "environment": environment(),
         **run_settings(classifier, data, train),
+        "reading": {"source": data.asked} | (asdict(data.reading) if data.reading else {}),
+        "rows": {split: len(getattr(data, split)) for split in SPLITS},
         "parameters": {
             "base": report.base,
             "adapters": report.adapters,

@@ -30,7 +30,8 @@ def run_settings(classifier, data, config) -> dict:
         "base_dropout": getattr(encoder, "hidden_dropout_prob", getattr(encoder, "dropout", 0.0)),
         "method": classifier.method,
         "quantize": classifier.quantize,
-        "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint},
+        "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint}
+        | ({"validation_rows": len(data.validation)} if data.validation_of else {}),
         "lora": asdict(lora.config) | {"scaling": lora.config.scaling} if lora else None,
         "train": asdict(config),
     }

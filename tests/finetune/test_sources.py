@@ -33,11 +33,11 @@ def texts_of(data):
 def test_one_csv_file_is_shared_out_by_label(table):
     data = load_data(table)
     assert data.label_names == ("app", "billing", "delivery")
-    assert [len(getattr(data, split)) for split in SPLITS] == [48, 6, 6]
-    assert {data.validation.labels.count(k) for k in range(3)} == {2}
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 60
+    assert all(1 <= getattr(data, split).labels.count(k) <= 5 for split in ("validation", "test") for k in range(3))
     assert set().union(*texts_of(data)) == {text for text, _ in ROWS}
     assert load_data(table).fingerprint == data.fingerprint
-    assert not data.is_real and "3 labels (app, billing, delivery): 48 train" in str(data)
+    assert not data.is_real and f"3 labels (app, billing, delivery): {len(data.train)} train" in str(data)
 
 
 def test_jsonl_csv_and_a_marked_file_say_the_same(table, tmp_path):
@@ -51,7 +51,8 @@ def test_an_odd_line_end_inside_a_text_is_part_of_it(tmp_path):
     rows = [(f"{text}\u2028and more", label) for text, label in ROWS]
     path = tmp_path / "odd.jsonl"
     path.write_text("\n".join(json.dumps({"text": t, "label": k}, ensure_ascii=False) for t, k in rows))
-    assert len(load_data(path).train) == 48
+    data = load_data(path)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 60
 
 
 def test_a_text_that_occurs_twice_stands_in_one_split(tmp_path):
@@ -72,8 +73,9 @@ def test_labels_that_are_numbers_keep_their_order(tmp_path):
 def test_a_folder_may_bring_its_own_splits(tmp_path):
     (tmp_path / "train.csv").write_text(csv_text(ROWS))
     (tmp_path / "test.csv").write_text(csv_text([("another text", "app")]))
-    data = load_data(tmp_path)
-    assert [len(getattr(data, split)) for split in SPLITS] == [54, 6, 1]
+    with pytest.warns(UserWarning, match="test has no rows of billing, delivery"):
+        data = load_data(tmp_path)
+    assert len(data.train) + len(data.validation) == 60 and data.validation.labels
     assert data.test.texts == ["another text"]
 
 
@@ -110,7 +112,7 @@ TABLES = {
     "label missing": ("text,label\nwords\n", r"line 2: the label is None, expected a word"),
     "text empty": ("text,label\n  ,app\n", r"line 2: the text is '  ', expected words"),
     "quote left open": ('text,label\n"words,app\n', r"after line 1: not CSV \(unexpected end of data\)"),
-    "one label": ("text,label\na,app\nb,app\nc,app\n", r"train has 1 labels \(app\), expected at least two"),
+    "one label": ("text,label\na,app\nb,app\nc,app\n", r"train has 1 label \(app\), expected at least two"),
     "case": (csv_text([*ROWS, ("more", "App")]), r"labels differ only in upper and lower case: 'App', 'app'"),
     "too few": (csv_text([*ROWS, ("a", "rare"), ("b", "rare")]), r"label 'rare' has 2 texts, too few to take validation and test"),
 }
@@ -150,7 +152,7 @@ def test_from_a_csv_to_a_prediction(tiny_backbone, tmp_path, capsys, data_folder
     table, out = tmp_path / "topics.csv", tmp_path / "out"
     words = {"lonely": "app", "happy": "billing", "scared": "delivery"}
     table.write_text(csv_text([(f"{word} {word} {'so ' * i}", topic) for word, topic in words.items() for i in range(20)]))
-    recipe = ["--lr", "2e-2", "--head-lr", "5e-2", "--batch-size", "8", "--epochs", "5", "--model", tiny_backbone]
+    recipe = ["--lr", "1e-2", "--head-lr", "2e-2", "--batch-size", "8", "--epochs", "5", "--model", tiny_backbone]
     assert main(["finetune", "--out", str(out), "--data", str(table), *recipe]) == 0
     assert load_finetuned(out).label_names == ("app", "billing", "delivery")
     capsys.readouterr()
