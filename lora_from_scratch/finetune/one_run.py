@@ -30,12 +30,12 @@ from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.finetune.record import run_record
 from lora_from_scratch.finetune.resume import CHECKPOINT, Checkpoint
 from lora_from_scratch.finetune.settings import check_settings, run_settings
+from lora_from_scratch.finetune.sidecar import RECORD
 from lora_from_scratch.finetune.sources import load_data
 from lora_from_scratch.finetune.spectra import update_spectra
 from lora_from_scratch.finetune.train import TrainingFailed, finetune
 from lora_from_scratch.report import parameter_report
 
-RECORD = "record.json"
 SAVED = (WEIGHTS, CONFIG, TRAINED, SIDECAR)  # what a fine-tuned classifier's folder may hold
 
 
