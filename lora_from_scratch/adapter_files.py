@@ -53,7 +53,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
         raise LoraError(f"saving would write values that are not finite: {', '.join(endless)}")
     fields = fmt.to_fields(model, injection, plain)
     folder = Path(folder)
-    write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(fmt.serialise(tensors, fields)))
+    write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(fmt.serialise(tensors, fmt.metadata_of(fields))))
     write_json(folder / CONFIG, fields)
     return folder
 
@@ -82,17 +82,24 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "defau
 def _read(base: nn.Module, folder: Path) -> Injection:
     """The adapter in ``folder`` for a base model, which is left alone."""
     fields = read_json(folder / CONFIG)
-    tensors, settings = fmt.read_tensors(folder / WEIGHTS)
+    tensors, metadata = fmt.read_tensors(folder / WEIGHTS)
+    if foreign := sorted(key for key in tensors if not key.startswith(fmt.ROOT)):
+        raise LoraError(f"{folder / WEIGHTS}: keys without {fmt.ROOT!r} in front: {', '.join(foreign)}")
     config = fmt.from_fields(base, fields, [key.removeprefix(PREFIX) for key in tensors], folder / CONFIG)
+    settings = fmt.settings_in(metadata, folder / WEIGHTS)
     differ = [f"{n} {fields.get(n)!r}, not {v!r}" for n, v in settings.items() if fields.get(n) != v]
     if differ:
         raise LoraError(f"{folder / CONFIG} is not the one that {WEIGHTS} was written with: {'; '.join(differ)}")
-    injection = prepare(base, config)
+    try:
+        injection = prepare(base, config)
+    except LoraError as error:
+        raise LoraError(f"{folder / CONFIG}: {error}") from None
     places, probes = fmt.places_of(injection), fmt.probes_of(injection)
     check_tensors(fmt.without_base(tensors, injection), places | probes, folder / WEIGHTS)
     off = [key.removeprefix(PREFIX) for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
         raise LoraError(f"{folder / WEIGHTS}: made for other weights, or drawn or decomposed differently: {', '.join(off)}")
+    fmt.check_meaning(fields, metadata, folder / CONFIG)
     for key, place in places.items():
         place.copy_(tensors[key])
     return injection

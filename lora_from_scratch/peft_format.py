@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import BAD_REGEX, LoraConfig
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.files import sha256_of
 from lora_from_scratch.layers import LoRALinear, trained_tensors
+from lora_from_scratch.peft_names import check_patterns, meant_saved, meant_targets
 from lora_from_scratch.registry import VARIANTS, Adapted
 from lora_from_scratch.slots import Injection
-from lora_from_scratch.targets import ends_in, exactly, inside
+from lora_from_scratch.targets import ends_in, exactly
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ROOT, PREFIX = "base_model.", "base_model.model."  # of what an adapter's layers share; of what lies in the model
@@ -113,12 +114,13 @@ def from_fields(model: nn.Module, fields: dict, keys, path: Path) -> LoraConfig:
             "save it there converted to plain LoRA (path_initial_model_for_weight_conversion)"
         )
     try:
-        saved = _saved(model, fields.get("modules_to_save") or [], keys)
+        check_patterns(model, fields)
+        saved = meant_saved(model, fields.get("modules_to_save") or [], keys)
         return LoraConfig(
             r=fields["r"],
             alpha=fields["lora_alpha"],
             dropout=fields.get("lora_dropout", 0.0),
-            target_modules=_targets(model, fields, saved),
+            target_modules=meant_targets(model, fields, saved),
             modules_to_save=saved,
             rank_pattern=fields.get("rank_pattern") or {},
             alpha_pattern=fields.get("alpha_pattern") or {},
@@ -172,13 +174,16 @@ def probes_of(injection: Injection) -> dict[str, Tensor]:
     return {f"{PREFIX}{name}.{PROBES}": t for name, t in found.items() if t is not None}
 
 
-def serialise(tensors: dict[str, Tensor], fields: dict) -> bytes:
-    """A safetensors file whose bytes depend on its contents alone: the library shuffles the metadata.
-
-    Those of the config's fields that no shape betrays are in it as well, so that the two files belong together.
-    """
+def metadata_of(fields: dict) -> dict[str, str]:
+    """What a file of tensors says of the config beside it, so that the two belong together: the fields that no shape
+    betrays, and the sha256 of all that mean something."""
     settings = {name: fields[name] for name in SETTINGS if name in fields}
-    metadata = {"format": "pt", "lora_settings": json.dumps(settings)}
+    return {"lora_settings": json.dumps(settings), "config_sha256": sha256_of(_meaning(fields), {})}
+
+
+def serialise(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file whose bytes depend on its contents alone: the library shuffles the metadata."""
+    metadata = {"format": "pt"} | metadata | {"sha256": sha256_of("", tensors)}
     data = save(tensors, metadata)
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end]) | {"__metadata__": metadata}
@@ -187,22 +192,46 @@ def serialise(tensors: dict[str, Tensor], fields: dict) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The tensors of a file, and the settings that it was written with, if it says them."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file and its metadata; they have the sha256 that it states, if it states one.
+
+    Raises:
+        LoraError: there is no such file, or it is damaged.
+    """
     if not path.exists():
         raise LoraError(f"{path} does not exist: is {path.parent} an adapter's folder?")
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {}).get("lora_settings", "{}"))
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
+    if metadata.get("sha256", stated := sha256_of("", tensors)) != stated:
+        raise LoraError(f"{path} is damaged: its tensors do not have the sha256 that the file states")
+    return tensors, metadata
+
+
+def settings_in(metadata: dict[str, str], path: Path) -> dict:
+    """The settings that a file was written with, if it says them."""
+    try:
+        settings = json.loads(metadata.get("lora_settings", "{}"))
         if not isinstance(settings, dict):
             raise ValueError("lora_settings is not a JSON object")
-    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
-    foreign = sorted(key for key in tensors if not key.startswith(ROOT))
-    if foreign:
-        raise LoraError(f"{path}: keys without {ROOT!r} in front: {', '.join(foreign)}")
-    return tensors, settings
+    return settings
+
+
+def check_meaning(fields: dict, metadata: dict[str, str], path: Path) -> None:
+    """Refuse the fields of ``path`` if they are not those that the tensors were written with, and the file says so."""
+    if metadata.get("config_sha256", stated := sha256_of(_meaning(fields), {})) != stated:
+        raise LoraError(f"{path} is damaged or was edited: it is not the one that {WEIGHTS} was written with")
+
+
+def _meaning(fields: dict) -> str:
+    """The fields that say something of the adapter, in a form in which 5 and 5.0 are the same."""
+    said = {n: v for n, v in fields.items() if n not in IGNORED and v not in (None, False, [], {}, "")}
+    return json.dumps(json.loads(json.dumps(said), parse_int=float), sort_keys=True)
 
 
 def without_base(tensors: dict[str, Tensor], injection: Injection) -> dict[str, Tensor]:
@@ -229,54 +258,3 @@ def _pattern(values: dict) -> tuple[object, dict]:
     if len(set(values.values())) == 1:
         return common, {}
     return common, {"^" + re.escape(n): value for n, value in values.items()}
-
-
-def _targets(model: nn.Module, fields: dict, saved) -> tuple[str, ...] | str:
-    """target_modules, or where PEFT narrows them down the names that its rules leave.
-
-    Left out are what exclude_modules names, what lies in a saved module, and unless a
-    name is given in full what is not in layers_to_transform.
-    """
-    wanted, excluded = fields["target_modules"], fields.get("exclude_modules")
-    layers, patterns = fields.get("layers_to_transform"), fields.get("layers_pattern") or [r"[^.]*"]
-    every = [name for name, _ in model.named_modules()]
-    if not isinstance(wanted, (str, list)) or wanted == "all-linear":
-        return wanted
-    if isinstance(wanted, list) and not all(isinstance(w, str) and any(ends_in(n, w) for n in every) for w in wanted):
-        return fields["target_modules"]  # for add_lora to complain of
-    meant = [n for n in every if _named(n, wanted)]
-    names = [n for n in meant if not (excluded and _named(n, excluded)) and not any(inside(n, s) for s in saved)]
-    if layers not in (None, []) and isinstance(wanted, list):
-        layers = [layers] if isinstance(layers, int) else layers
-        patterns = [patterns] if isinstance(patterns, str) else patterns
-        names = [n for n in names if n in wanted or _layer(n, patterns) in layers]
-    if meant and not names:
-        raise LoraError("target_modules, exclude_modules and layers_to_transform leave no module to adapt")
-    return wanted if names == meant else exactly(names)
-
-
-def _named(name: str, wanted) -> bool:
-    return bool(re.fullmatch(wanted, name)) if isinstance(wanted, str) else any(ends_in(name, w) for w in wanted)
-
-
-def _layer(name: str, patterns) -> int | None:
-    """A block's index as PEFT finds it: the first number that follows a part that matches."""
-    found = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name) for pattern in patterns)
-    return next((int(match[1]) for match in found if match), None)
-
-
-def _saved(model: nn.Module, names, keys) -> tuple[str, ...]:
-    """The modules that PEFT means by modules_to_save: each whose full name ends so, even within a word.
-
-    Unless it is given in full, it must have tensors in the file: ours names modules
-    exactly, and "classifier" there is not "pre_classifier" as well. PEFT lists
-    ["classifier", "score"] for every classifier; what the model lacks is dropped, and said.
-    """
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        return names
-    every = [name for name, _ in model.named_modules()]
-    gone = [name for name in dict.fromkeys(names) if not any(n.endswith(name) for n in every)]
-    if gone:
-        warnings.warn(f"modules_to_save: this model has no {', '.join(map(repr, gone))}; dropped", stacklevel=4)
-    there = [n for n in every if n in names or n.endswith(tuple(names)) and any(k.startswith(n + ".") for k in keys)]
-    return tuple(n for n in there if not any(n != other and inside(n, other) for other in there))

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils.hooks import RemovableHandle
 
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.row_trial import Trial
 from lora_from_scratch.layers import LoRALinear
 from lora_from_scratch.registry import Adapted
 from lora_from_scratch.slots import adapters_of, disable_adapter, hand_over, named_adapter
@@ -26,6 +28,11 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
     products, of which the second adds into the frozen layer's output, without gradients in place. A head of an
     adapter's own is applied row by row in one vectorised call. Rows of the base are the
     base's, bit for bit. No dropout. (As in S-LoRA, arXiv:2311.03285, and Punica, arXiv:2310.18547.)
+
+    Row i is entry i of the first dimension of what the model is called with. Every module concerned must get the
+    batch first and its rows apart: that is shown by two short passes of the base on a few rows (``Trial``),
+    once for each module of a model and only if the rows' adapters differ. Layouts with the time first, experts that are
+    handed some of the tokens, rows in another order and a head that the model uses without calling it are refused.
 
     Factors that change within the block are not seen before the next one. The model is changed
     meanwhile, so no other thread may use it: see ``HotSwap``.
@@ -43,25 +50,39 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
         for path, layer in injection.layers.items():
             if not layer.is_product or narrowed.dispatch(type(layer)) is narrowed.dispatch(object):
                 raise LoraError(f"{path!r} of adapter {name!r} is a {type(layer).__name__}, which cannot go row by row")
-    hooks = []
+    hooks: list[RemovableHandle] = []
     with disable_adapter(model), _uncompiled():
         adapters.by_rows = True
         try:
-            for path, module in adapters.base.items():
+            # A wrapper, torch.compile's for one, passes attributes on: the hooks belong to the model itself.
+            root = next(module for module in model.modules() if "lora" in vars(module))
+            concerned = {p: m for p, m in adapters.base.items() if any(p in injection.modules for injection in used.values())}
+            saved = [p for p in concerned if any(p in i.modules and not isinstance(i.modules[p], Adapted) for i in used.values())]
+            trial = Trial(root, concerned, saved, len(names), alike=len(set(names)) == 1)
+            for path, module in concerned.items():
                 others: dict[str | None, nn.Module] = {n: i.modules[path] for n, i in used.items() if path in i.modules}
-                if not others:
-                    continue
                 kinds = {isinstance(other, Adapted) for other in others.values()}
                 if len(kinds) > 1:
                     raise LoraError(f"{path!r} is a target of one of these adapters and trains in full in another")
-                row_hook = _adapted_rows if kinds.pop() else _saved_rows
-                hook = row_hook(path, module, [others.get(n) for n in names])
+                row_hook = _saved_rows if path in saved else _adapted_rows
+                hook = _fed(row_hook(module, [others.get(n) for n in names]), path, trial)
                 hooks.append(module.register_forward_hook(hook, with_kwargs=True))
+            hooks += trial.hooks()
             yield model
         finally:
             adapters.by_rows = False
             for hook in hooks:
                 hook.remove()
+
+
+def _fed(hook, path: str, trial: Trial):
+    """A module's forward hook, from what ``hook(module, x, y)`` makes of its checked input and its output."""
+
+    def fed(module, args, kwargs, y):
+        x = trial.input(path, args, kwargs)
+        return None if x is None else hook(module, x, y)
+
+    return fed
 
 
 def _uncompiled():
@@ -70,8 +91,8 @@ def _uncompiled():
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _adapted_rows(path: str, module: Any, layers: list[Any]):
-    """A forward hook that adds to each row the part of its own adapted layer; None adds nothing."""
+def _adapted_rows(module: Any, layers: list[Any]):
+    """A hook that adds to each row the part of its own adapted layer; None adds nothing."""
     rows = [i for i, layer in enumerate(layers) if layer is not None]
     adapted = [layer for layer in layers if layer is not None]
     A, B, scaling = _stacked(module.weight, adapted)
@@ -79,8 +100,7 @@ def _adapted_rows(path: str, module: Any, layers: list[Any]):
         hand_over(module, adapted[0])
     narrow = narrowed.dispatch(type(adapted[0]))
 
-    def hook(module, args, kwargs, y):
-        x = _input(path, args, kwargs, len(layers))
+    def hook(module, x, y):
         every = len(rows) == len(layers)
         x = x if every else x[rows]
         out = y.reshape(len(y), -1, B.shape[1])  # [rows, tokens, out]
@@ -135,8 +155,8 @@ def _factors(layer: Any) -> tuple[Tensor, Tensor]:
     return layer.factors()
 
 
-def _saved_rows(path: str, module: nn.Module, copies: list[Any]):
-    """A forward hook that gives each row the output of its own adapter's copy of a module."""
+def _saved_rows(module: nn.Module, copies: list[Any]):
+    """A hook that gives each row the output of its own adapter's copy of a module."""
     rows = [i for i, one in enumerate(copies) if one is not None]
     for one in dict.fromkeys(copies[i] for i in rows):
         hand_over(module, one)
@@ -146,18 +166,8 @@ def _saved_rows(path: str, module: nn.Module, copies: list[Any]):
     def call(state, row):
         return functional_call(copies[rows[0]], state, (row[None],))[0]
 
-    def hook(module, args, kwargs, y):
-        x = _input(path, args, kwargs, len(copies))
+    def hook(module, x, y):
         made = vmap(call, randomness="different")(own, x[rows])
         return y.index_copy(0, torch.tensor(rows, device=y.device), made.to(y.dtype))
 
     return hook
-
-
-def _input(path: str, args: tuple, kwargs: dict, rows: int) -> Tensor:
-    given = [*args, *kwargs.values()]
-    if len(given) != 1:
-        raise LoraError(f"{path!r} is called with {len(given)} arguments; row by row it can have but one")
-    if given[0].shape[0] != rows:
-        raise LoraError(f"{path!r} is given {given[0].shape[0]} rows, but adapter_rows names {rows} adapters")
-    return given[0]

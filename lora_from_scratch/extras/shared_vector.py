@@ -44,14 +44,16 @@ class SharedVectorLinear(LoRALinear, variant="shared_vector"):
         dtype, like = self.lora_A.weight.dtype, self.weight
         del self.lora_A, self.lora_B  # parameters of the plain layer; here made of the vector
         entries = r * (self.in_features + self.out_features)
-        self.lora_vector = nn.Parameter(torch.zeros(vector_size, dtype=dtype, device=like.device))
+        # One value seen vector_size times: share_vector makes them real once it knows that the layers have as many entries.
+        self.lora_vector = nn.Parameter(torch.zeros(1, dtype=dtype, device=like.device).expand(vector_size))
         self.register_buffer("start_A", torch.zeros(r, self.in_features, dtype=dtype, device=like.device))
         self.register_buffer("place", torch.zeros(entries, dtype=torch.int32, device=like.device))
         self.register_buffer("share", torch.zeros(entries, dtype=dtype, device=like.device))
 
     @classmethod
     def check(cls, config: LoraConfig) -> None:
-        check_positive_int("vector_size", config.settings.get("vector_size"))
+        if check_positive_int("vector_size", config.settings.get("vector_size")) >= 2**31:
+            raise LoraError(f"vector_size is {config.settings['vector_size']}, expected less than 2^31")
 
     @classmethod
     def join(cls, layers: list["SharedVectorLinear"]) -> None:
@@ -81,6 +83,7 @@ def share_vector(layers: list[SharedVectorLinear]) -> None:
     d, total = len(theta), sum(sizes)
     if d > total:
         raise LoraError(f"vector_size is {d:,}, but all A and B together have {total:,} entries")
+    theta = theta if theta.is_contiguous() else nn.Parameter(theta.detach().contiguous())
     generator = torch.Generator().manual_seed(SEED)
     places = torch.randperm(total, generator=generator) % d
     shares = places.bincount(minlength=d).double().rsqrt()[places]

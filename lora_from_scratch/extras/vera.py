@@ -9,6 +9,7 @@ from lora_from_scratch.config import LARGEST, LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.layers import LoRALinear
 
+LARGEST_RANK = 2**16  # no layer bounds it, and the file that asks for it may be hostile
 NOT_VERAS = ("lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 
 
@@ -50,7 +51,7 @@ class VeRALinear(LoRALinear, variant="vera"):
         like = self.lora_A.weight
         del self.lora_A, self.lora_B  # parameters of the plain layer; here shared and frozen
         self.r, self.key, self.save_projection = r, projection_prng_key, save_projection
-        self.vera_lambda_d = nn.Parameter(torch.full((r,), d_initial, dtype=like.dtype, device=like.device))
+        self.vera_lambda_d = nn.Parameter(torch.full((r,), float(d_initial), dtype=like.dtype, device=like.device))
         self.vera_lambda_b = nn.Parameter(torch.zeros(self.out_features, dtype=like.dtype, device=like.device))
         self.projections = Projections(r, self.in_features, self.out_features, self.key, like)
 
@@ -60,6 +61,8 @@ class VeRALinear(LoRALinear, variant="vera"):
             raise LoraError(
                 f"init='vera' has one rank and no scaling: set alpha = r (here {config.r}), and no rslora or patterns"
             )
+        if config.r > LARGEST_RANK:
+            raise LoraError(f"r is {config.r}, above {LARGEST_RANK:,}, the largest rank that init='vera' takes")
         start, key, saves = (config.settings[name] for name in cls.settings)
         if not isinstance(start, (int, float)) or isinstance(start, bool) or not abs(start) < LARGEST:
             raise LoraError(f"d_initial must be a finite number, got {start!r}")

@@ -14,12 +14,12 @@ from lora_from_scratch.finetune.evaluate import check_labels, evaluate
 from lora_from_scratch.finetune.model import TextClassifier, load_finetuned
 from lora_from_scratch.finetune.reading import Fault, Reading, counted
 from lora_from_scratch.finetune.seen import trained_on
+from lora_from_scratch.finetune.sidecar import RECORD
 from lora_from_scratch.finetune.sources import Parts, conflicts, leave_out_rare, read_data, read_parts
 from lora_from_scratch.finetune.split import share_out
 from lora_from_scratch.finetune.tables import Row, settle
 
 EVERY_ROW = "every row"  # in place of a split
-RECORD = "record.json"
 ORDER = ("validation", "test", "train")  # the first of these that is there is scored, unless --split says
 EMOTION = {"hub": "hub", "built-in corpus": "built-in", "folder": None}  # how to ask for what old records name
 

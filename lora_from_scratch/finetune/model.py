@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange, reduce
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lora_from_scratch import peft_format as fmt
 from lora_from_scratch.adapter_files import (
     CONFIG,
     WEIGHTS,
     check_tensors,
     load_adapter,
-    read_json,
     save_adapter,
     write_json,
     write_whole,
@@ -27,11 +25,11 @@ from lora_from_scratch.finetune.data import LABEL_NAMES
 from lora_from_scratch.finetune.encoders import empty_encoder, encoder_targets, load_encoder
 from lora_from_scratch.finetune.methods import choose_trained, uses_lora
 from lora_from_scratch.finetune.projected_head import ProjectedHead
+from lora_from_scratch.finetune.sidecar import SIDECAR, check_label_names, check_seal, read_sidecar, sealed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SIDECAR = "lora_from_scratch.json"
 TRAINED = "trained.safetensors"  # what trained, if the method has no adapters
 HERE = "."  # the backbone of a classifier that is saved together with it
 
@@ -118,8 +116,9 @@ def load_classifier(
 
     Raises:
         LoraError: see ``load_encoder``; or ``max_length`` is not an int from 3 to what the
-            encoder has positions for.
+            encoder has positions for; or see ``check_label_names``.
     """
+    label_names = check_label_names(label_names)
     encoder, tokenizer, sha256 = load_encoder(name, base_dropout)
     # RoBERTa has two positions more than it can use; its tokenizer knows.
     longest = min(encoder.config.max_position_embeddings, tokenizer.model_max_length)
@@ -127,7 +126,7 @@ def load_classifier(
         raise LoraError(f"max_length must be an int from 3 to {longest}, got {max_length!r}")
     torch.manual_seed(seed)
     model = EncoderClassifier(encoder, len(label_names), dropout)
-    return TextClassifier(model, tokenizer, name, sha256, tuple(label_names), max_length)
+    return TextClassifier(model, tokenizer, name, sha256, label_names, max_length)
 
 
 def quantize_encoder(classifier: TextClassifier, kind: str) -> None:
@@ -148,16 +147,17 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
     That is the adapter, or with a method without adapters ``trained.safetensors``.
 
     Raises:
-        LoraError: see ``save_adapter``.
+        LoraError: see ``save_adapter`` and ``check_label_names``.
     """
     folder, model = Path(folder), classifier.model
+    label_names = list(check_label_names(classifier.label_names))
     if uses_lora(classifier.method):
         save_adapter(model, folder)
         stale = [TRAINED]
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().clone() for name, t in _kept(model).items()}
-        write_whole(folder / TRAINED, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        write_whole(folder / TRAINED, lambda path: Path(path).write_bytes(fmt.serialise(tensors, {})))
         stale = [WEIGHTS, CONFIG]
     for name in stale:  # of an earlier run in the same folder
         (folder / name).unlink(missing_ok=True)
@@ -166,12 +166,12 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
         "base_sha256": classifier.base_sha256,
         "method": classifier.method,
         "pooling": "mean",
-        "label_names": list(classifier.label_names),
+        "label_names": label_names,
         "max_length": classifier.max_length,
     } | ({"head_directions": model.classifier.k} if isinstance(model.classifier, ProjectedHead) else {})
     if classifier.quantize:
         sidecar["quantize"] = classifier.quantize
-    write_json(folder / SIDECAR, sidecar)
+    write_json(folder / SIDECAR, sealed(sidecar))
     return folder
 
 
@@ -179,38 +179,38 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
     """The classifier that ``save_finetuned`` saved, on its own base, in eval mode.
 
     Raises:
-        LoraError: a file is missing or faulty (see ``load_adapter``), or the base's
-            weights are not the ones that the adapter was trained on.
+        LoraError: ``folder`` is something else, which is named, a file is missing or faulty (see ``load_adapter``),
+            or the base's weights are not the ones that the adapter was trained on.
     """
-    path = Path(folder) / SIDECAR
-    sidecar = read_json(path)
-    needed = ("backbone", "base_sha256", "pooling", "label_names", "max_length")
-    missing = [key for key in needed if key not in sidecar]
-    if missing:
-        raise LoraError(f"{path} lacks {', '.join(missing)}")
-    if sidecar["pooling"] != "mean":
-        raise LoraError(f"{path}: pooling is {sidecar['pooling']!r}, expected 'mean'")
-    classifier = load_classifier(
-        str(Path(folder).resolve()) if sidecar["backbone"] == HERE else sidecar["backbone"],
-        max_length=sidecar["max_length"],
-        label_names=tuple(sidecar["label_names"]),
-    )
+    sidecar, path = read_sidecar(folder), Path(folder) / SIDECAR
+    backbone = str(Path(folder).resolve()) if sidecar["backbone"] == HERE else sidecar["backbone"]
+    try:
+        classifier = _empty(sidecar, backbone)
+    except LoraError as error:
+        raise LoraError(f"{path}: {error}") from error
+    if uses_lora(classifier.method):
+        load_adapter(classifier.model, folder)
+    else:
+        _load_trained(choose_trained(classifier.model, classifier.method), Path(folder) / TRAINED)
+    check_seal(sidecar, path)
+    classifier.model.eval()
+    return classifier
+
+
+def _empty(sidecar: dict, backbone: str) -> TextClassifier:
+    """The classifier that a sidecar describes, on its base, before anything that trained is in it."""
+    classifier = load_classifier(backbone, max_length=sidecar["max_length"], label_names=sidecar["label_names"])
     if classifier.base_sha256 != sidecar["base_sha256"]:
         raise LoraError(
-            f"{path}: the adapter was trained on a base with sha256 {sidecar['base_sha256']}, "
+            f"the adapter was trained on a base with sha256 {sidecar['base_sha256']}, "
             f"but {classifier.backbone} has {classifier.base_sha256}"
         )
     if "head_directions" in sidecar:  # the directions themselves are in the adapter's file
         head = classifier.model.classifier
         classifier.model.classifier = ProjectedHead(head.in_features, sidecar["head_directions"], head.out_features)
-    classifier.method = sidecar.get("method", "lora")
-    if sidecar.get("quantize"):
+    classifier.method = sidecar["method"]
+    if sidecar["quantize"]:
         quantize_encoder(classifier, sidecar["quantize"])
-    if uses_lora(classifier.method):
-        load_adapter(classifier.model, folder)
-    else:
-        _load_trained(choose_trained(classifier.model, classifier.method), Path(folder) / TRAINED)
-    classifier.model.eval()
     return classifier
 
 
@@ -224,10 +224,7 @@ def _kept(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _load_trained(model: nn.Module, path: Path) -> None:
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
+    tensors, _ = fmt.read_tensors(path)
     places = _kept(model)
     check_tensors(tensors, places, path)
     for name, place in places.items():

@@ -22,13 +22,14 @@ from lora_from_scratch.finetune.lock import locked
 from lora_from_scratch.finetune.memory import peak_memory
 from lora_from_scratch.finetune.methods import CONTROLS, choose_trained, reinitialise, uses_lora, with_random_labels
 from lora_from_scratch.finetune.model import TextClassifier, load_classifier, quantize_encoder
-from lora_from_scratch.finetune.out import RECORD, Out
+from lora_from_scratch.finetune.out import Out
 from lora_from_scratch.finetune.parallel import processes
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.finetune.recipe import TrainConfig
 from lora_from_scratch.finetune.record import run_record
 from lora_from_scratch.finetune.resume import Checkpoint
 from lora_from_scratch.finetune.settings import check_settings, run_settings
+from lora_from_scratch.finetune.sidecar import RECORD
 from lora_from_scratch.finetune.spectra import update_spectra
 from lora_from_scratch.finetune.train import finetune
 from lora_from_scratch.report import parameter_report

@@ -14,11 +14,11 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.data import Split
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.lock import LOCK
-from lora_from_scratch.finetune.model import SIDECAR, TRAINED, TextClassifier, save_finetuned
+from lora_from_scratch.finetune.model import TRAINED, TextClassifier, save_finetuned
 from lora_from_scratch.finetune.resume import CHECKPOINT, Checkpoint
 from lora_from_scratch.finetune.seen import TRAIN_TEXTS, save_train_texts
+from lora_from_scratch.finetune.sidecar import RECORD, SIDECAR
 
-RECORD = "record.json"
 SAVED = (WEIGHTS, CONFIG, TRAINED, SIDECAR, TRAIN_TEXTS)  # what a fine-tuned classifier's folder may hold
 FAILED = "failed"  # the folder of a run that did not end well where an earlier one did
 NEW = ".new."  # what the folder's name starts with in which files wait until all of them are whole

@@ -4,7 +4,6 @@ A checkpoint is one safetensors file. Its JSON part (where the run stood, its hi
 settings) travels in that file's metadata, so that the two cannot disagree.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.adapter_files import write_whole
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.files import sha256_of
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.settings import check_settings
 
@@ -106,7 +106,7 @@ class Keeper:
         scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
         run |= {"format": FORMAT, "settings": self.settings, "made_by": _made_by(), "scaler": scaler}
         text = json.dumps(run, allow_nan=False)
-        metadata = {"format": "pt", "run": text, "sha256": _digest(text, tensors)}
+        metadata = {"format": "pt", "run": text, "sha256": sha256_of(text, tensors)}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
@@ -169,22 +169,12 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         raise LoraError(f"{path} is not a readable checkpoint: {error}") from None
     if not {"run", "sha256"} <= metadata.keys():
         raise LoraError(f"{path} is a safetensors file, but not the checkpoint of a run")
-    if metadata["sha256"] != _digest(metadata["run"], tensors):
+    if metadata["sha256"] != sha256_of(metadata["run"], tensors):
         raise LoraError(f"{path} is damaged: its content does not have the sha256 that the file states")
     run = json.loads(metadata["run"])
     if run["format"] != FORMAT:
         raise LoraError(f"{path} has format {run['format']}, expected {FORMAT}")
     return run, tensors
-
-
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    """sha256 over everything: safetensors itself notices a truncated file, but not a changed byte."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _generators(device: torch.device) -> dict:

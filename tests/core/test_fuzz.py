@@ -134,7 +134,7 @@ def test_a_damaged_file_is_refused_or_means_the_same(kind, saved, tmp_path, requ
         try:
             load_adapter(model, tmp_path)
         except LoraError as error:  # any other exception fails the test
-            assert str(tmp_path) in str(error) or "matches" in str(error), error
+            assert str(tmp_path) in str(error), error
             assert len(str(error)) > 30
             if i % 10 == 0:
                 assert_unchanged(model, before)

@@ -20,7 +20,7 @@ def rewrite(change, seal=True):
         run, tensors = resume._read(path)
         change(run, tensors)
         text = json.dumps(run)
-        digest = resume._digest(text, tensors) if seal else "0" * 64
+        digest = resume.sha256_of(text, tensors) if seal else "0" * 64
         save_file({n: t.clone() for n, t in tensors.items()}, path, {"run": text, "sha256": digest})
 
     return edit
