@@ -1,10 +1,14 @@
 """How a run can fail, and what to try then."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.finetune.history import History
 from lora_from_scratch.finetune.recipe import TrainConfig
+
+if TYPE_CHECKING:  # history asks evaluate, and that asks the model, whose files may tell of a run that failed
+    from lora_from_scratch.finetune.history import History
 
 IMBALANCED = 0.6  # share of the training rows from which on a label that every row gets is no sign of the learning rate
 
@@ -16,7 +20,7 @@ class RunFailed(LoraError):
 class TrainingFailed(RunFailed):
     """The loss became NaN or the predictions collapsed; the model holds its last good state."""
 
-    history: History  # up to the failure; ``finetune`` hands it over
+    history: "History"  # up to the failure; ``finetune`` hands it over
 
     def __init__(self, what: str, lr: float, advice: str = "Try a lower learning rate"):
         self.warning = f"{what}, at learning rate {lr:g}. {advice}"
