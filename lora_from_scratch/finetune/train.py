@@ -186,9 +186,12 @@ class _Run:
         if self.step < self.total:
             self.progress.note(f"stopped: no better macro-F1 since epoch {epoch - self.history.waited()}")
         if metrics.collapsed and (config.keep == "last" or not good):
-            label, labels = metrics.predictions[0], self.data.train.labels
+            label, labels, weights = metrics.predictions[0], self.data.train.labels, _trained_state(self.classifier.model)
+            endless = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+            if endless:  # by the very last update: no loss has shown it
+                raise TrainingFailed(f"{endless[0]} became nan or infinite by step {self.step} of {self.total}", config.lr)
             advice = advise(self.classifier.label_names[label], labels.count(label) / len(labels), config, epoch)
-            raise Collapsed(self._collapse(metrics, epoch), config.lr, advice, _trained_state(self.classifier.model))
+            raise Collapsed(self._collapse(metrics, epoch), config.lr, advice, weights)
         if good != epoch:
             self.classifier.model.load_state_dict(self.good, strict=False)
             self._evaluate()

@@ -18,6 +18,7 @@ from lora_from_scratch.finetune import (
     class_scores,
     finetune,
     load_finetuned,
+    loop,
     steps,
 )
 from lora_from_scratch.finetune.batches import train_batches
@@ -107,6 +108,22 @@ def test_the_function_still_raises_and_hands_over_both_states(classifier, data):
     trained = {name: p for name, p in classifier.model.named_parameters() if p.requires_grad}
     assert caught.value.weights.keys() == trained.keys()
     assert any(not torch.equal(caught.value.weights[name], p) for name, p in trained.items())
+
+
+def test_a_last_update_that_makes_nan_is_a_failure_and_no_collapse(classifier, data, monkeypatch):
+    before, update = state_of(classifier.model.eval()), loop._update
+
+    def breaking(model, *rest):
+        measured = update(model, *rest)
+        with torch.no_grad():
+            model.classifier.bias.fill_(float("nan"))
+        return measured
+
+    monkeypatch.setattr(loop, "_update", breaking)
+    with pytest.raises(TrainingFailed, match="classifier.bias became nan or infinite by step 1 of 1") as caught:
+        finetune(classifier, data, TrainConfig(max_steps=1, precision="fp32"))
+    assert not isinstance(caught.value, Collapsed)
+    assert_unchanged(classifier.model.eval(), before)
 
 
 def test_weights_are_as_defined():
