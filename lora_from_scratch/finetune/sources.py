@@ -162,7 +162,8 @@ def _from_hub(name: str, reading: Reading) -> Parts:
 def _make(parts: Parts, reading: Reading) -> TextData:
     source, found, notes = parts.source, dict(parts.rows), list(parts.notes)
     if "train" not in found:
-        raise LoraError(f"{source} lacks train.csv or train.jsonl" if Path(source).is_dir() else f"{source} has no split 'train'")
+        lacks = "lacks train.csv or train.jsonl" if Path(source).is_dir() else "has no split 'train'"
+        raise LoraError(f"{source} {lacks}; it has {', '.join(found)}")
     notes += leave_out_rare(source, found, reading.min_label_rows)
     names = _label_names(source, found)
     notes += conflicts(source, found["train"], parts.unit)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-FINISHED = ["adapter_config.json", "adapter_model.safetensors", "lora_from_scratch.json", "record.json"]
+FINISHED = ["adapter_config.json", "adapter_model.safetensors", "lora_from_scratch.json", "record.json", "train_texts.bin"]
 
 
 class Killed(BaseException):
