@@ -32,7 +32,6 @@ def merge(model: nn.Module) -> nn.Module:
     for (_, layer), weight in zip(layers, new, strict=True):
         layer.unmerged_weight = layer.weight.detach().clone()
         layer.weight.copy_(weight)
-        layer.begins_now()
     injection_of(model).rest()
     return model
 
@@ -52,7 +51,6 @@ def unmerge(model: nn.Module) -> nn.Module:
         assert layer.unmerged_weight is not None  # else it were apart
         layer.weight.copy_(layer.unmerged_weight)
         layer.unmerged_weight = None
-        layer.begins_now()
     injection_of(model).wake()
     return model
 

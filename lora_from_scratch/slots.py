@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Size, Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -50,12 +51,18 @@ class Injection:
             p.requires_grad_(True)
             if handle:
                 handle.remove()
+        self._note_change()
 
     def rest(self) -> None:
         """Let nothing train: it is put aside, or merged. The gradients of an earlier forward pass would be dropped, and raise."""
         self.resting = {p: p.register_hook(partial(_refuse_late, p)) for p in self.own_parameters() if p.requires_grad}
         for p in self.resting:
             p.requires_grad_(False)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        for layer in self.layers.values():  # they ask at a checkpointed block's second forward pass when its first was
+            layer.since = torch._C._autograd._get_sequence_nr()
 
     @property
     def layers(self) -> dict[str, Adapted]:
