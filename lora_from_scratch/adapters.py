@@ -34,9 +34,9 @@ class Injection:
         self.resting = dict.fromkeys(self.own_parameters())
 
     def own_parameters(self) -> list[nn.Parameter]:
-        """All that may train."""
-        modules = self.modules.values()
-        return [p for m in modules for p in (trained_tensors(m).values() if isinstance(m, Adapted) else m.parameters())]
+        """All that may train, each once although several layers may share it."""
+        own = [trained_tensors(m).values() if isinstance(m, Adapted) else m.parameters() for m in self.modules.values()]
+        return list(dict.fromkeys(p for parameters in own for p in parameters))
 
     def wake(self) -> None:
         """Let train what trained before ``rest``; everything, if this is the first time."""

@@ -87,10 +87,11 @@ def remove_lora(model: nn.Module) -> nn.Module:
 def set_adapter(model: nn.Module, name: str) -> nn.Module:
     """Make ``name`` the active adapter, the only one that trains. Returns the model.
 
-    An optimiser holds the parameters of the adapter that it was made for: make a new one.
+    What of it was frozen by hand stays frozen. An optimiser holds the parameters of the adapter that
+    it was made for: make a new one. Call ``backward`` first: later it raises.
 
     Raises:
-        LoraError: there is no such adapter, or the active one is merged.
+        LoraError: there is no such adapter, the active one is merged, or modules of it have been replaced.
     """
     injection_of(model)
     named_adapter(model, name)
@@ -103,7 +104,8 @@ def disable_adapter(model: nn.Module):
     """Within the block the base model computes, its head included, exactly as before ``add_lora``.
 
     Raises:
-        LoraError: the model has no adapters, they are merged, or this is inside ``adapter_rows``.
+        LoraError: the model has no adapters, they are merged, this is inside ``adapter_rows``, or modules
+            of theirs have been replaced, before the block or in it.
     """
     adapters = adapters_of(model)
     if adapters.by_rows:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_from_scratch import LoraConfig, LoraError, add_adapter, add_lora, disable_adapter, merge, set_adapter, unmerge
+from lora_from_scratch.layers import trained_tensors
 
 KINDS = {
     "plain": LoraConfig(2, 4, ("lin",)),
@@ -35,7 +36,7 @@ def two(reentrant, config=KINDS["plain"]):
     model = add_adapter(add_lora(Net(reentrant), config), "b", config)
     with torch.no_grad():
         for adapter in model.lora.named.values():
-            for p in adapter.own_parameters():
+            for p in trained_tensors(adapter.layers["lin"]).values():
                 p.normal_()
     return set_adapter(model, "default"), torch.ones(2, 4, requires_grad=True)
 
@@ -72,7 +73,7 @@ def test_two_adapters_losses_together_raise(reentrant):
 def test_backward_first_gives_each_its_gradient(reentrant):
     model, x = two(reentrant)
     for name in ("default", "b", "default"):
-        own = [p for p in set_adapter(model, name).lora.named[name].own_parameters()]
+        own = [p for p in set_adapter(model, name).parameters() if p.requires_grad]
         for p in own:
             p.grad = None
         model(x).square().sum().backward()
@@ -102,3 +103,12 @@ def test_copies_of_a_model_that_was_switched_train():
             loss = other(x).sum()
             set_adapter(other, "b")
             loss.backward()
+
+
+@pytest.mark.parametrize("config", [LoraConfig(2, 4, ("0", "1"), init="shared_vector", settings={"vector_size": 8}), LoraConfig(2, 4, ("0", "1"))])
+def test_switching_leaves_no_hook_behind(config):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    add_adapter(add_lora(model, config), "b", config)
+    for name in ("default", "b", "default"):
+        unmerge(merge(set_adapter(model, name)))
+    assert not any(p._backward_hooks for p in model.parameters())

@@ -131,10 +131,13 @@ def test_a_target_and_a_head_that_are_wrapped_themselves_are_adapted_and_replace
     assert model["lin"].lora_B.weight.grad is not None and model["head"].weight.grad is not None
 
 
-def test_a_target_that_is_compiled_by_itself_later_is_named():
+def test_a_target_that_is_compiled_by_itself_later_is_named_or_replaced():
     model = add_lora(nn.Sequential(nn.Linear(4, 4)), LoraConfig(2, 4, ("0",)))
     model[0] = compiled(model[0])
     y = model(torch.ones(2, 4))
+    with pytest.raises(LoraError, match="'0' .now a OptimizedModule"):
+        with disable_adapter(model):
+            pass
     remove_lora(model)
     assert torch.equal(model(torch.ones(2, 4)), y) and type(model[0]) is nn.Linear
 
