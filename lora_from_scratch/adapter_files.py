@@ -29,8 +29,9 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
     unless ``plain`` asks for factors of full size.
 
     Raises:
-        LoraError: the model has no active adapter, a tensor that trains would be left out
-            (something was unfrozen by hand), a number is not finite, so that the file
+        LoraError: the model has no active adapter, or not in its places any more (something was
+            replaced or offloaded), a tensor that trains would be left out (something was
+            unfrozen by hand), a scaling was set by hand that no config can say, a number is not finite, so that the file
             could not be loaded, or ``plain`` is asked of DoRA, whose change of W has full
             rank: nothing is then written. Or a file cannot be.
     """

@@ -15,13 +15,13 @@ def merge(model: nn.Module) -> nn.Module:
 
     The sum is formed in float64 and rounded once to the weight's own type. The original
     weight is kept aside, because subtracting ``s B A`` again would not give it back:
-    ``unmerge`` restores it bit for bit. Until then nothing of the adapter trains, nor its head. (Hu et al. 2021, arXiv:2106.09685, section 4.1:
-    a merged model costs nothing extra at inference.)
+    ``unmerge`` restores it bit for bit. Until then nothing of the adapter trains, nor its head.
+    (Hu et al. 2021, arXiv:2106.09685, section 4.1: a merged model costs nothing extra at inference.)
 
     Raises:
-        LoraError: no adapters, merged already, a target's weight is tied to another
-            module, which the merge would change as well, or its type cannot hold the sum.
-            The model is then as it was.
+        LoraError: no adapters, merged already, modules of theirs have been replaced, a target's
+            weight shares memory with another module's, which the merge would change as well,
+            or its type cannot hold the sum. The model is then as it was.
     """
     layers = adapted_layers(model)
     merged = [name for name, layer in layers if layer.unmerged_weight is not None]
@@ -32,7 +32,6 @@ def merge(model: nn.Module) -> nn.Module:
     for (_, layer), weight in zip(layers, new, strict=True):
         layer.unmerged_weight = layer.weight.detach().clone()
         layer.weight.copy_(weight)
-        layer.begins_now()
     injection_of(model).rest()
     return model
 
@@ -52,7 +51,6 @@ def unmerge(model: nn.Module) -> nn.Module:
         assert layer.unmerged_weight is not None  # else it were apart
         layer.weight.copy_(layer.unmerged_weight)
         layer.unmerged_weight = None
-        layer.begins_now()
     injection_of(model).wake()
     return model
 

@@ -26,7 +26,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
             wide = torch.promote_types(tensor.dtype, weight.dtype) if tensor.is_floating_point() else tensor.dtype
             tensor.data = tensor.data.to(weight.device, wide)
         if isinstance(new, Adapted):
-            new.begins_now()
+            new.follow_weight()
         new.train(old.training)
     else:
         like = dict(old.named_parameters()) | dict(old.named_buffers())
@@ -47,7 +47,7 @@ def swap_hooks(one: nn.Module, other: nn.Module) -> None:
 
 def own_forward(module: nn.Module | None) -> bool:
     """Whether this instance has a ``forward`` of its own instead of its class's."""
-    own = vars(module).get("forward")
+    own = getattr(module, "__dict__", {}).get("forward")
     return own is not None and getattr(own, "__func__", None) is not getattr(type(module), "forward", None)
 
 
@@ -59,8 +59,8 @@ def changed_places(model: nn.Module, own: dict[str, nn.Module], shapes: dict[str
         for name in path.split("."):
             now = getattr(now, name, None)
         if now is not module or shape_of(now) != shapes[path] or own_forward(now):
-            size = "a forward of its own" if own_forward(now) else f"a weight of {list(shape_of(now) or [])}"
-            changed.append(f"{path!r} (now a {type(now).__name__} with {size})")
+            how = "a forward of its own" if own_forward(now) else f"a weight of {list(shape_of(now) or [])}"
+            changed.append(f"{path!r} ({f'now a {type(now).__name__} with {how}' if now is not None else 'gone'})")
     return changed
 
 

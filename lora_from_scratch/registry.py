@@ -37,7 +37,7 @@ class Adapted(nn.Module):
     takes_variants: ClassVar[bool] = True  # of a base type: whether variants of the linear layer work on it, too
     is_product: ClassVar[bool] = True  # whether the update is ``s B A``, so that updates can be added up
     saved_plain: bool = False  # whether a file holds ``factors()`` instead of what trains
-    since: int = 0  # of autograd's nodes, which number the first had that this layer may have computed as it does now
+    since: int = 0  # the number of autograd's first node made since its adapter was last switched or merged
     peft_type: ClassVar[str] = "LORA"  # what a file calls it
     settings: ClassVar[dict[str, Any]] = {}  # of its own, with their defaults; None: it has to be given
 
@@ -64,14 +64,14 @@ class Adapted(nn.Module):
     def join(cls, layers: list) -> None:
         """Called once with all layers of an adapter: here they get what they share."""
 
-    def begins_now(self) -> None:
-        """Note that from now on it computes something new: it was put in place, merged or unmerged."""
-        self.since = torch._C._autograd._get_sequence_nr()
+    def follow_weight(self) -> None:
+        """Called when it is put in place, with a weight that may have other values than it had before."""
 
     def __call__(self, *args, **kwargs):
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:  # checkpointing runs it once more
-            if torch._C._current_autograd_node()._sequence_nr() < self.since:
-                raise LoraError("adapters were switched or merged before a checkpointed block's backward(): call that first")
+        # Within a backward pass it is called when checkpointing computes a block once more, for the node that runs.
+        node = None if torch.compiler.is_compiling() else torch._C._current_autograd_node()
+        if node is not None and node._sequence_nr() < self.since:
+            raise LoraError("adapters were switched or merged before a checkpointed block's backward(): call that first")
         try:
             return super().__call__(*args, **kwargs)
         except RuntimeError as error:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.memory import span
 from lora_from_scratch.places import changed_places
 from lora_from_scratch.slots import Adapters, is_merged, lora_layers
 from lora_from_scratch.targets import head_modules, inside
@@ -100,8 +101,9 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     stands_for: dict[int, int] = {id(m.weight): m.stands_for for m in model.modules() if hasattr(m, "stands_for")}  # type: ignore[misc]
     total = added = head = size = 0
     trained = []
+    first = {span(p): p for p in reversed(list(model.parameters()))}  # others in the same memory do not count
     for name, p in model.named_parameters():  # yields a tied parameter once
-        count, is_factor = stands_for.get(id(p), p.numel()), id(p) in factors
+        count, is_factor = stands_for.get(id(p), p.numel()) * (first[span(p)] is p), id(p) in factors
         is_head, in_full = (any(inside(name, module) for module in group) for group in (heads, saved))
         total, added, head = total + count, added + count * is_factor, head + count * is_head
         if p.requires_grad:

@@ -1,83 +1,20 @@
-"""An adapter's modules in their places: what a model's adapters are, and switching between them.
+"""An adapter's modules in their places: adding, switching and removing adapters.
 
-An adapter is a set of modules, by their paths: an adapted layer for every target, and a
-copy of every module that trains in full, such as the head. The base model's own modules
-are kept next to them, so that switching is always the same act: put other modules in
-those places (``install``).
+The base model's own modules are kept next to the adapters' (``Adapters``), so that switching
+is always the same act: put other modules in those places (``install``).
 """
 
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 
-from torch import Size, Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
-from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.adapters import Adapters, Injection
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.places import changed_places, hand_over, shape_of, swap_hooks
 from lora_from_scratch.registry import Adapted
 from lora_from_scratch.targets import inside
-
-
-@dataclass
-class Injection:
-    """One adapter of a model."""
-
-    config: LoraConfig
-    targets: dict[str, str]  # module name -> the pattern in target_modules that took it
-    saved: tuple[str, ...]  # modules that train in full
-    modules: dict[str, nn.Module]  # path -> adapted layer, or copy of a saved module
-    resting: dict[nn.Parameter, RemovableHandle | None] = field(init=False)  # put aside: what trains when it is back
-
-    def __post_init__(self):
-        layers = list(self.layers.values())
-        for kind in {type(layer): None for layer in layers}:
-            kind.join([layer for layer in layers if type(layer) is kind])
-        self.resting = dict.fromkeys(self.own_parameters())
-
-    def own_parameters(self) -> list[nn.Parameter]:
-        """All that may train."""
-        modules = self.modules.values()
-        return [p for m in modules for p in (trained_tensors(m).values() if isinstance(m, Adapted) else m.parameters())]
-
-    def wake(self) -> None:
-        """Let train what trained before ``rest``; everything, if this is the first time."""
-        for p, handle in self.resting.items():
-            p.requires_grad_(True)
-            if handle:
-                handle.remove()
-
-    def rest(self) -> None:
-        """Let nothing train: it is put aside, or merged. The gradients of an earlier forward pass would be dropped, and raise."""
-        self.resting = {p: p.register_hook(partial(_refuse_late, p)) for p in self.own_parameters() if p.requires_grad}
-        for p in self.resting:
-            p.requires_grad_(False)
-
-    @property
-    def layers(self) -> dict[str, Adapted]:
-        """The adapted layers, by their targets' names."""
-        return {name: module for name, module in self.modules.items() if isinstance(module, Adapted)}
-
-
-@dataclass
-class Adapters:
-    """All adapters of a model, and what it was without them; kept as ``model.lora``."""
-
-    trained_before: frozenset[str]  # parameters that required a gradient before
-    base: dict[str, nn.Module] = field(default_factory=dict)  # path -> the model's own module
-    shapes: dict[str, Size | None] = field(default_factory=dict)  # path -> the shape of its weight
-    named: dict[str, Injection] = field(default_factory=dict)
-    active: str | None = None  # None: the base modules are in place
-    trains: str | None = None  # the adapter whose tensors require a gradient
-    by_rows: bool = False  # inside adapter_rows
-
-    def in_place(self) -> dict[str, nn.Module]:
-        """Which modules should be in the model, by path."""
-        return self.base | (self.named[self.active].modules if self.active else {})
 
 
 def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
@@ -150,10 +87,11 @@ def remove_lora(model: nn.Module) -> nn.Module:
 def set_adapter(model: nn.Module, name: str) -> nn.Module:
     """Make ``name`` the active adapter, the only one that trains. Returns the model.
 
-    An optimiser holds the parameters of the adapter that it was made for: make a new one.
+    What of it was frozen by hand stays frozen. An optimiser holds the parameters of the adapter that
+    it was made for: make a new one. Call ``backward`` first: later it raises.
 
     Raises:
-        LoraError: there is no such adapter, or the active one is merged.
+        LoraError: there is no such adapter, the active one is merged, or modules of it have been replaced.
     """
     injection_of(model)
     named_adapter(model, name)
@@ -166,7 +104,8 @@ def disable_adapter(model: nn.Module):
     """Within the block the base model computes, its head included, exactly as before ``add_lora``.
 
     Raises:
-        LoraError: the model has no adapters, they are merged, or this is inside ``adapter_rows``.
+        LoraError: the model has no adapters, they are merged, this is inside ``adapter_rows``, or modules
+            of theirs have been replaced, before the block or in it.
     """
     adapters = adapters_of(model)
     if adapters.by_rows:
@@ -202,11 +141,6 @@ def activate(model: nn.Module, name: str) -> None:
             adapters.named[adapters.trains].rest()
         adapters.named[name].wake()
         adapters.trains = name
-
-
-def _refuse_late(parameter: nn.Parameter, gradient: Tensor) -> None:
-    if not parameter.requires_grad:
-        raise LoraError("the adapter was put aside or merged between forward and backward: call backward() before that")
 
 
 def install(model: nn.Module, name: str | None) -> None:

@@ -70,7 +70,7 @@ def find_saved(model: nn.Module, config: LoraConfig, targets) -> tuple[str, ...]
         if both:
             raise LoraError(f"{name!r} is to train in full, yet {both[0]!r} in it is a target")
         module = model.get_submodule(name)
-        if own_forward(module):
+        if any(map(own_forward, module.modules())):
             raise LoraError(f"{name!r} is to train in full, but has a forward of its own, which its copy would not have: set it later")
         own = [span(p) for p in module.parameters()]
         if not own:

@@ -26,17 +26,16 @@ class StartsFromWeight(LoRALinear):
         """Whether what trains has left its start."""
         raise NotImplementedError
 
-    def begins_now(self) -> None:
-        super().begins_now()
+    def follow_weight(self) -> None:
         now = sample(self.weight if self.unmerged_weight is None else self.unmerged_weight)
         if self._is_other(now):
             self._follow(now)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
-        new = sample(state_dict.get(f"{prefix}weight"))
+        new = sample(state_dict.get(f"{prefix}unmerged_weight", state_dict.get(f"{prefix}weight")))
         names = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
         alone = not any(name not in ("weight", "bias") for name in names)
-        if alone and self._is_other(new) and self._has_learnt_from_another(new):
+        if alone and self.unmerged_weight is None and self._is_other(new) and self._has_learnt_from_another(new):
             errors.append(f"{prefix}weight: {self._refusal()}")
             return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)

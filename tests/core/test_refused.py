@@ -42,8 +42,6 @@ REFUSED = {
     "a forward of its own": (placed, LoraConfig(2, 2, ("0",)), "target '0' has hooks or a forward of its own"),
     "an embedding of bounded rows": (lambda: nn.Sequential(nn.Embedding(5, 4, max_norm=1.0)), LoraConfig(2, 2, ("0",)), "target '0': an embedding with max_norm"),
     "nothing to train in full": (tiny_bert, LoraConfig(2, 2, ("query",), modules_to_save=("dropout",)), "'bert.embeddings.dropout' has no parameters to train"),
-    "a compiled classifier": (lambda: torch.compile(tiny_bert()), LoraConfig(2, 2, ("query",)), "its head is not known; name it in modules_to_save"),
-    "a classifier in parallel": (lambda: nn.DataParallel(tiny_bert()), LoraConfig(2, 2, ("query",)), "DataParallel: its head is not known"),
     "the model itself": (lambda: nn.Linear(4, 4), LoraConfig(2, 2, "all-linear"), "the target is the model itself"),
     "DoRA of a zero row": (zero_row, LoraConfig(2, 2, ("0",), dora=True), "target '0': W has a row of zeros"),
     "PiSSA of more than half": (two_linears, LoraConfig(3, 2, ("0",), init="pissa"), "target '0': r is 3, but as plain LoRA it has rank 6"),
