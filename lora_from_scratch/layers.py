@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.functional import FusedLoRA, can_fuse, lora_forward
+from lora_from_scratch.functional import FusedLoRA, can_fuse, in_one_type, lora_forward
 from lora_from_scratch.registry import Adapted
 
 
@@ -60,7 +60,7 @@ class LoRALinear(Adapted, nn.Linear, adapts=nn.Linear):
             return F.linear(x, W, self.bias)
         drops = self.training and self.dropout.p > 0
         if not drops and can_fuse(x, W, self.bias, A, B):  # the same sum in fewer operations
-            return FusedLoRA.apply(x, W, self.bias, A, B, self.scaling)
+            return FusedLoRA.apply(*in_one_type(x, W, self.bias, A, B), self.scaling)
         return F.linear(x, W, self.bias) + lora_forward(self.dropout(x), A, B, self.scaling)
 
 
