@@ -92,6 +92,8 @@ def _read(base: nn.Module, folder: Path) -> Injection:
     off = [key.removeprefix(PREFIX) for key, t in probes.items() if not torch.allclose(tensors[key].to(t), t, rtol=0, atol=1e-5)]
     if off:
         raise LoraError(f"{folder / WEIGHTS}: made for other weights, or drawn or decomposed differently: {', '.join(off)}")
+    if any(place.is_meta for place in places.values()):
+        raise LoraError(f"{folder}: the model is on the meta device, which holds no values: load its own weights first")
     for key, place in places.items():
         place.copy_(tensors[key])
     return injection

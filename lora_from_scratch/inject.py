@@ -1,6 +1,7 @@
 """Getting adapters into a model: freeze first, then put adapted layers in the targets' places."""
 
 import copy
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -72,5 +73,6 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
     except LoraError as error:
         raise LoraError(f"target {name!r}: {error}") from None
     if config.init == "gaussian" and hasattr(layer, "lora_A"):
-        nn.init.normal_(layer.lora_A.weight, std=1 / r)
+        layer.lora_A.start = partial(nn.init.normal_, std=1 / r)
+        layer.lora_A.reset_parameters()
     return layer

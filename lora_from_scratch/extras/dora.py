@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.values import needs_values
 from lora_from_scratch.functional import can_fuse, fused_gradients, in_one_type, lora_forward
 from lora_from_scratch.layers import LoRALinear
 
@@ -25,9 +26,15 @@ class DoRALinear(LoRALinear, variant="dora"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
+        needs_values(self.weight)
         self.lora_magnitude_vector = nn.Parameter(self.lengths())
-        if not self.weight.is_meta and not (self.lora_magnitude_vector > 0).all():
+        if not (self.lora_magnitude_vector > 0).all():
             raise LoraError("W has a row of zeros, which has no direction: DoRA cannot scale it")
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.lora_magnitude_vector.copy_(self.lengths())
 
     @torch.no_grad()
     def lengths(self) -> Tensor:

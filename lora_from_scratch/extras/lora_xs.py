@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from lora_from_scratch.extras.values import needs_values
 from lora_from_scratch.layers import LoRALinear
 from lora_from_scratch.svd import truncated_svd
 
@@ -21,12 +22,21 @@ class LoRAXSLinear(LoRALinear, variant="lora_xs"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
-        U, S, V = truncated_svd(self.matrix().detach().double(), r)
-        for name, value in (("lora_A", V), ("lora_B", U * S)):
-            dtype = getattr(self, name).weight.dtype
+        needs_values(self.weight)
+        for name in ("lora_A", "lora_B"):
+            like = getattr(self, name).weight
             delattr(self, name)  # a parameter of the plain layer; here a constant
-            self.register_buffer(name, value.to(dtype).contiguous())
-        self.lora_R = nn.Parameter(torch.zeros(r, r, dtype=self.lora_A.dtype, device=self.lora_A.device))
+            self.register_buffer(name, torch.empty_like(like))
+        self.lora_R = nn.Parameter(torch.empty(r, r, dtype=self.lora_A.dtype, device=self.lora_A.device))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        if not self.saved_plain:  # else the bases are not those of W (``use_bases``)
+            U, S, V = truncated_svd(self.matrix().detach().double(), self.r)
+            self.lora_A.copy_(V)
+            self.lora_B.copy_(U * S)
+        self.lora_R.zero_()
 
     @torch.no_grad()
     def use_bases(self, A: Tensor, B: Tensor) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.values import needs_values
 from lora_from_scratch.layers import LoRALinear
 from lora_from_scratch.svd import truncated_svd
 
@@ -26,12 +27,16 @@ class PiSSALinear(LoRALinear, variant="pissa"):
         shape = list(self.matrix().shape)
         if 2 * r > min(shape):
             raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {shape}")
-        A, B = self.start(self.matrix().detach().double(), r)
-        with torch.no_grad():
-            self.lora_A.weight.copy_(A)
-            self.lora_B.weight.copy_(B)
-        self.register_buffer("start_A", self.lora_A.weight.detach().clone())
-        self.register_buffer("start_B", self.lora_B.weight.detach().clone())
+        needs_values(self.weight)
+        self.register_buffer("start_A", torch.empty_like(self.lora_A.weight))
+        self.register_buffer("start_B", torch.empty_like(self.lora_B.weight))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        A, B = self.start(self.matrix().detach().double(), self.r)
+        for place, value in ((self.lora_A.weight, A), (self.start_A, A), (self.lora_B.weight, B), (self.start_B, B)):
+            place.copy_(value)
 
     def start(self, W: Tensor, r: int) -> tuple[Tensor, Tensor]:
         """A0 [r, in] and B0 [out, r]: singular vectors, each with half of its value."""
