@@ -11,6 +11,7 @@ from lora_from_scratch.errors import LoraError
 from lora_from_scratch.registry import VARIANTS, Adapted, base_layer_for
 from lora_from_scratch.slots import Injection, add_another, add_prepared, is_adapted
 from lora_from_scratch.targets import find_saved, find_targets
+from lora_from_scratch.wide import widen
 
 
 def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
@@ -53,7 +54,7 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
-    return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
+    return Injection(config, targets, saved, modules | {n: widen(copy.deepcopy(model.get_submodule(n))) for n in saved})
 
 
 def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:

@@ -71,8 +71,9 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     for _, layer in layers:
         layer.unmerged_weight = None
     adapters = adapters_of(model)
-    adapters.base |= {name: injection.modules[name].requires_grad_(False) for name in injection.saved}
     install(model, None)
+    for name in injection.saved:  # the values, and not the module, which may be wider than the model
+        adapters.base[name].load_state_dict(injection.modules[name].state_dict())
     del model.lora
     return model
 

@@ -19,6 +19,7 @@ from lora_from_scratch.errors import LoraError
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.registry import Adapted
 from lora_from_scratch.targets import inside
+from lora_from_scratch.wide import follow
 
 
 @dataclass
@@ -217,11 +218,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
             tensor.data = tensor.data.to(weight.device, wide)
         new.train(old.training)
     else:
-        like = dict(old.named_parameters()) | dict(old.named_buffers())
-        for name, tensor in [*new.named_parameters(), *new.named_buffers()]:
-            tensor.data = tensor.data.to(like[name].device, like[name].dtype)
-        for one, other in zip(old.modules(), new.modules(), strict=True):
-            other.training = one.training
+        follow(old, new)
 
 
 def is_adapted(model: nn.Module) -> bool:
