@@ -21,7 +21,7 @@ class Rounds(nn.Module):
         for name in self.halves:  # an attribute of the instance hides the parameter of this name
             self.__dict__[name] = self._parameters[name].to(self.computes_in.dtype)  # type: ignore[union-attr]
         try:
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+            return super().forward(*args, **kwargs)
         finally:
             for name in self.halves:
                 del self.__dict__[name]
