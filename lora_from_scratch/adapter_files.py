@@ -101,6 +101,8 @@ def _read(base: nn.Module, folder: Path) -> Injection:
     if off:
         raise LoraError(f"{folder / WEIGHTS}: made for other weights, or drawn or decomposed differently: {', '.join(off)}")
     fmt.check_meaning(fields, metadata, folder / CONFIG)
+    if any(place.is_meta for place in places.values()):
+        raise LoraError(f"{folder}: the model is on the meta device, which holds no values: load its own weights first")
     for key, place in places.items():
         place.copy_(tensors[key])
     return injection

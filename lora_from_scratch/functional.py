@@ -7,7 +7,10 @@ Symbols, here and everywhere: ``W`` [out, in] frozen, ``A`` [r, in], ``B`` [out,
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
+
+# PyTorch has no public way to ask; where its own name is gone, such a transform raises an error instead.
+_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", bool)
 
 
 def lora_forward(x: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
@@ -35,12 +38,29 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     return scaling * (B.detach().to(wide) @ A.detach().to(wide))
 
 
+def in_transform() -> bool:
+    """Whether a custom autograd function would fail here: in ``torch.func``'s transforms, forward mode or ``jit.trace``."""
+    return _transforms_active() or getattr(forward_ad, "_current_level", -1) >= 0 or torch.jit.is_tracing()
+
+
 def can_fuse(x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> bool:
-    """Whether ``FusedLoRA`` computes this case: W and bias frozen, and one type of number, given or by autocast."""
+    """Whether ``FusedLoRA`` computes this case: W and bias frozen, and one type of number, given or by autocast.
+
+    Never within a transform (``in_transform``), which sees through the plain formula alone.
+    """
     types = {x.dtype, W.dtype, A.dtype, B.dtype}
     autocast = torch.is_autocast_enabled(x.device.type)
     one_type = torch.float64 not in types if autocast else len(types) == 1  # autocast leaves float64 alone
-    return one_type and not W.requires_grad and (bias is None or not bias.requires_grad)
+    frozen = not W.requires_grad and (bias is None or not bias.requires_grad)
+    return one_type and frozen and not in_transform()
+
+
+def in_one_type(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """All in the type of autocast, where it is on. Autograd records these casts, unlike those in a custom function."""
+    if not torch.is_autocast_enabled(kind := x.device.type):
+        return x, *others
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(None if t is None else t.to(dtype) for t in (x, *others))
 
 
 class FusedLoRA(torch.autograd.Function):
@@ -53,26 +73,27 @@ class FusedLoRA(torch.autograd.Function):
     ``dA = s u x``, ``dB = s (h g)^T``, ``dx = g W + s u^T A``
 
     Every product with r as one of its outer sides has it as the *first*: a CPU multiplies a
-    few long rows faster than many rows of r numbers. Under autocast everything is cast here,
-    once, and the gradients leave in its type.
+    few long rows faster than many rows of r numbers. All tensors are of one type: under
+    autocast ``in_one_type`` comes first.
+
+    A backward pass that is to be differentiated in turn (``create_graph``) is recorded like
+    any other; for it h is computed again, because what ``forward`` made counts as a constant.
     """
 
     @staticmethod
     def forward(ctx, x, W, bias, A, B, scaling):
-        if torch.is_autocast_enabled(kind := x.device.type):
-            dtype = torch.get_autocast_dtype(kind)
-            x, W, bias, A, B = (None if t is None else t.to(dtype) for t in (x, W, bias, A, B))
         y = F.linear(x, W, bias)  # the very call of the frozen layer: equal in every bit
         h = A @ x.reshape(-1, A.shape[1]).T
         y.view(-1, B.shape[0]).addmm_(h.T, B.T, alpha=scaling)
         ctx.save_for_backward(x, W, A, B, h)
         ctx.scaling = scaling
-        return y
+        return y.unsafe_chunk(1)[0]  # the same memory, but no view, so that the next layer may write into it
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g):
         x, W, A, B, h = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            h = A @ x.reshape(-1, A.shape[1]).T
         dx, dA, dB = fused_gradients(g, x, W, A, B, h, ctx.scaling, [ctx.needs_input_grad[i] for i in (0, 3, 4)])
         return dx, None, None, dA, dB, None
 

@@ -1,6 +1,7 @@
 """Getting adapters into a model: freeze first, then put adapted layers in the targets' places."""
 
 import copy
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,7 @@ from lora_from_scratch.errors import LoraError
 from lora_from_scratch.registry import VARIANTS, Adapted, base_layer_for
 from lora_from_scratch.slots import Injection, add_another, add_prepared, is_adapted
 from lora_from_scratch.targets import find_saved, find_targets
+from lora_from_scratch.wide import widen
 
 
 def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
@@ -52,7 +54,7 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
-    return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
+    return Injection(config, targets, saved, modules | {n: widen(copy.deepcopy(model.get_submodule(n))) for n in saved})
 
 
 def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
@@ -72,5 +74,6 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
     except LoraError as error:
         raise LoraError(f"target {name!r}: {error}") from None
     if config.init == "gaussian" and hasattr(layer, "lora_A"):
-        nn.init.normal_(layer.lora_A.weight, std=1 / r)
+        layer.lora_A.start = partial(nn.init.normal_, std=1 / r)
+        layer.lora_A.reset_parameters()
     return layer

@@ -1,13 +1,15 @@
 """The adapted linear layer. Other types of module, and LoRA's variants, are in ``extras``."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.functional import FusedLoRA, can_fuse, lora_forward
+from lora_from_scratch.functional import FusedLoRA, can_fuse, in_one_type, lora_forward
 from lora_from_scratch.registry import Adapted
 
 
@@ -43,10 +45,8 @@ class LoRALinear(Adapted, nn.Linear, adapts=nn.Linear):
             raise LoraError(f"r is {r}, above min(in, out) of {tuple(self.matrix().shape)}")
         self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         self.dropout = nn.Dropout(dropout)
-        self.lora_A = Factor(r, self.in_features, like=self.weight)
-        self.lora_B = Factor(self.out_features, r, like=self.weight)
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_B.weight)
+        self.lora_A = Factor(r, self.in_features, like=self.weight, start=kaiming)
+        self.lora_B = Factor(self.out_features, r, like=self.weight, start=nn.init.zeros_)
         self.register_buffer("unmerged_weight", None)  # in a state dict only while merged
         self.train(base.training)
 
@@ -60,18 +60,26 @@ class LoRALinear(Adapted, nn.Linear, adapts=nn.Linear):
             return F.linear(x, W, self.bias)
         drops = self.training and self.dropout.p > 0
         if not drops and can_fuse(x, W, self.bias, A, B):  # the same sum in fewer operations
-            return FusedLoRA.apply(x, W, self.bias, A, B, self.scaling)
+            return FusedLoRA.apply(*in_one_type(x, W, self.bias, A, B), self.scaling)
         return F.linear(x, W, self.bias) + lora_forward(self.dropout(x), A, B, self.scaling)
+
+
+kaiming = partial(nn.init.kaiming_uniform_, a=math.sqrt(5))  # as nn.Linear draws its weight
 
 
 class Factor(nn.Module):
     """One of the two small matrices. It is no ``nn.Linear``, so that nothing adapts it in turn."""
 
-    def __init__(self, *shape: int, like: Tensor):
+    def __init__(self, *shape: int, like: Tensor, start: Callable[[Tensor], Tensor]):
         super().__init__()
         # Half precision is too coarse for what an optimiser adds in one step.
         dtype = torch.promote_types(like.dtype, torch.float32)
         self.weight = nn.Parameter(torch.empty(shape, dtype=dtype, device=like.device))
+        self.start = start
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.start(self.weight)
 
 
 def trained_tensors(layer: nn.Module) -> dict[str, nn.Parameter]:

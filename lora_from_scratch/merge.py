@@ -73,8 +73,9 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
         layer.unmerged_weight = None
     adapters = adapters_of(model)
     injection.wake()  # which lifts what merging had put on it
-    adapters.base |= {name: injection.modules[name].requires_grad_(False) for name in injection.saved}
     install(model, None)
+    for name in injection.saved:  # the values, and not the module, which may be wider than the model
+        adapters.base[name].load_state_dict(injection.modules[name].state_dict())
     del model.lora
     return model
 

@@ -7,6 +7,7 @@ from torch import Size, nn
 
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.registry import Adapted
+from lora_from_scratch.wide import follow
 
 HOOKS = tuple(name for name in vars(nn.Module()) if "hook" in name)  # dictionaries of hooks, and a flag
 
@@ -29,11 +30,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
             new.follow_weight()
         new.train(old.training)
     else:
-        like = dict(old.named_parameters()) | dict(old.named_buffers())
-        for name, tensor in [*new.named_parameters(), *new.named_buffers()]:
-            tensor.data = tensor.data.to(like[name].device, like[name].dtype)
-        for one, other in zip(old.modules(), new.modules(), strict=True):
-            other.training = one.training
+        follow(old, new)
 
 
 def swap_hooks(one: nn.Module, other: nn.Module) -> None:

@@ -86,6 +86,20 @@ class Adapted(nn.Module):
             return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
 
+    def reset_parameters(self) -> None:
+        """Start anew: what trains takes its first values again, and the frozen weight keeps its own."""
+        for part in self.children():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+
+    def _apply(self, fn, recurse=True):
+        """As of every module; but what leaves the meta device (``to_empty``) holds no values yet, and starts anew."""
+        was_meta = any(p.is_meta for p in self.parameters())
+        super()._apply(fn, recurse)
+        if was_meta and not any(p.is_meta for p in self.parameters()):
+            self.reset_parameters()
+        return self
+
     def matrix(self) -> Tensor:
         """W [out, in], however the module stores it."""
         return self.weight.T if self.transposed else self.weight

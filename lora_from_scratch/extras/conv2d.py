@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.layers import Factor
+from lora_from_scratch.layers import Factor, kaiming
 from lora_from_scratch.registry import Adapted
 
 
@@ -38,10 +38,8 @@ class LoRAConv2d(Adapted, nn.Conv2d, adapts=nn.Conv2d):
             raise LoraError(f"r is {r}, above min(out, in height width) of {tuple(self.weight.shape)}")
         self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         self.dropout = nn.Dropout(dropout)
-        self.lora_A = Factor(r, inputs, *kernel, like=self.weight)
-        self.lora_B = Factor(out, r, 1, 1, like=self.weight)
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_B.weight)
+        self.lora_A = Factor(r, inputs, *kernel, like=self.weight, start=kaiming)
+        self.lora_B = Factor(out, r, 1, 1, like=self.weight, start=nn.init.zeros_)
         self.register_buffer("unmerged_weight", None)  # in a state dict only while merged
         self.train(base.training)
 

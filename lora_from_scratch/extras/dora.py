@@ -3,11 +3,14 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
-from lora_from_scratch.functional import can_fuse, fused_gradients, lora_forward
+from lora_from_scratch.extras.values import needs_values
+from lora_from_scratch.functional import can_fuse, fused_gradients, in_one_type, lora_forward
+
+# Whether g holds many gradients at once (``is_grads_batched``), for which there is no ``out=``. PyTorch has no public name.
+_in_batches = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda g: False)
 
 
 class DoRALinear(StartsFromWeight, variant="dora"):
@@ -23,12 +26,13 @@ class DoRALinear(StartsFromWeight, variant="dora"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
+        needs_values(self.weight)
         self.lora_magnitude_vector = nn.Parameter(self.lengths())
         self._check_lengths()
         self.made_from = sample(self.weight)
 
     def _check_lengths(self) -> None:
-        if not self.weight.is_meta and not (self.lora_magnitude_vector > 0).all():
+        if not (self.lora_magnitude_vector > 0).all():
             raise LoraError("W has a row of zeros, which has no direction: DoRA cannot scale it")
 
     def start_from_weight(self) -> None:
@@ -59,7 +63,7 @@ class DoRALinear(StartsFromWeight, variant="dora"):
             return F.linear(x, W, self.bias)
         drops = self.training and self.dropout.p > 0
         if not drops and can_fuse(x, W, self.bias, A, B):
-            return FusedDoRA.apply(x, W, self.bias, A, B, m, self.lengths(), self.scaling)
+            return FusedDoRA.apply(*in_one_type(x, W, self.bias, A, B), m, self.lengths(), self.scaling)
         y = F.linear(x, W, self.bias)
         scale = m / self.lengths()
         if drops:
@@ -93,27 +97,27 @@ class FusedDoRA(torch.autograd.Function):
     lengths count as constants. With ``g`` the gradient for y, the factors and x see
     ``c g``, and ``dm = sum over rows of g z / lengths``. One tensor of y's size is kept
     beside what ``FusedLoRA`` keeps. c stays in float32 under autocast, whose 16 bits
-    would round the first steps of m away. (Liu et al. 2024, arXiv:2402.09353, equation 11.)
+    would round the first steps of m away. As in ``FusedLoRA``, a backward pass that is
+    recorded computes again what ``forward`` made. (Liu et al. 2024, arXiv:2402.09353, equation 11.)
     """
 
     @staticmethod
     def forward(ctx, x, W, bias, A, B, m, lengths, scaling):
         c = m / lengths
-        if torch.is_autocast_enabled(kind := x.device.type):
-            dtype = torch.get_autocast_dtype(kind)
-            x, W, bias, A, B = (None if t is None else t.to(dtype) for t in (x, W, bias, A, B))
         z = F.linear(x, W, bias)
         h = A @ x.reshape(-1, A.shape[1]).T
         z.view(-1, B.shape[0]).addmm_(h.T, B.T, alpha=scaling)
-        ctx.save_for_backward(x, W, bias, A, B, h, z, c, lengths)
+        ctx.save_for_backward(x, W, bias, A, B, m, h, z, c, lengths)
         ctx.scaling = scaling
         y = c * z if bias is None else torch.addcmul((1 - c) * bias, z, c)
         return y.to(z.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g):
-        x, W, bias, A, B, h, z, c, lengths = ctx.saved_tensors
+        x, W, bias, A, B, m, h, z, c, lengths = ctx.saved_tensors
+        if recorded := torch.is_grad_enabled():
+            h, c = A @ x.reshape(-1, A.shape[1]).T, m / lengths
+            z = F.linear(x, W, bias) + (h.T @ B.T * ctx.scaling).view(g.shape)
         needs, shape, g = ctx.needs_input_grad, g.shape, g.reshape(-1, B.shape[0])
         product, dm = g * z.view(g.shape), None
         if needs[5]:
@@ -121,6 +125,9 @@ class FusedDoRA(torch.autograd.Function):
             if bias is not None:
                 dm -= bias * g.sum(0, dtype=c.dtype)
             dm /= lengths
-        g = torch.mul(c, g, out=product).view(shape)
-        dx, dA, dB = fused_gradients(g, x, W, A, B, h, ctx.scaling, [needs[i] for i in (0, 3, 4)])
+        if recorded or torch.compiler.is_compiling() or _in_batches(g):
+            g = (c * g).to(g.dtype)
+        else:
+            g = torch.mul(c, g, out=product)  # in the place of what is not needed any more
+        dx, dA, dB = fused_gradients(g.view(shape), x, W, A, B, h, ctx.scaling, [needs[i] for i in (0, 3, 4)])
         return dx, None, None, dA, dB, dm, None, None

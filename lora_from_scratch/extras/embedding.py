@@ -45,10 +45,15 @@ class LoRAEmbedding(Adapted, nn.Embedding, adapts=nn.Embedding):
         self.r, self.scaling = r, alpha / (math.sqrt(r) if rslora else r)
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
         device = base.weight.device
-        self.lora_embedding_A = nn.Parameter(torch.zeros(r, self.num_embeddings, dtype=dtype, device=device))
-        self.lora_embedding_B = nn.Parameter(torch.randn(self.embedding_dim, r, dtype=dtype, device=device))
+        self.lora_embedding_A = nn.Parameter(torch.empty(r, self.num_embeddings, dtype=dtype, device=device))
+        self.lora_embedding_B = nn.Parameter(torch.empty(self.embedding_dim, r, dtype=dtype, device=device))
+        self.reset_parameters()
         self.register_buffer("unmerged_weight", None)  # in a state dict only while merged
         self.train(base.training)
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.lora_embedding_A)
+        nn.init.normal_(self.lora_embedding_B)
 
     @classmethod
     def takes(cls, module: nn.Module) -> bool:

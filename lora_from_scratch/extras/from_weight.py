@@ -26,6 +26,11 @@ class StartsFromWeight(LoRALinear):
         """Whether what trains has left its start."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.start_from_weight()
+
     def follow_weight(self) -> None:
         now = sample(self.weight if self.unmerged_weight is None else self.unmerged_weight)
         if self._is_other(now):

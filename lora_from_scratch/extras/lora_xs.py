@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
 from lora_from_scratch.extras.svd import truncated_svd
+from lora_from_scratch.extras.values import needs_values
 
 
 class LoRAXSLinear(StartsFromWeight, variant="lora_xs"):
@@ -21,20 +22,21 @@ class LoRAXSLinear(StartsFromWeight, variant="lora_xs"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
-        for name, value in zip(("lora_A", "lora_B"), self._bases(), strict=True):
-            dtype = getattr(self, name).weight.dtype
+        needs_values(self.weight)
+        for name in ("lora_A", "lora_B"):
+            like = getattr(self, name).weight
             delattr(self, name)  # a parameter of the plain layer; here a constant
-            self.register_buffer(name, value.to(dtype).contiguous())
-        self.lora_R = nn.Parameter(torch.zeros(r, r, dtype=self.lora_A.dtype, device=self.lora_A.device))
+            self.register_buffer(name, torch.empty_like(like, requires_grad=False))
+        self.lora_R = nn.Parameter(torch.empty(r, r, dtype=self.lora_A.dtype, device=self.lora_A.device))
+        self.reset_parameters()
         self.made_from = sample(self.weight)
 
-    def _bases(self) -> tuple[Tensor, Tensor]:
-        U, S, V = truncated_svd(self.matrix().detach().double(), self.r)
-        return V, U * S
-
     def start_from_weight(self) -> None:
-        for place, value in zip((self.lora_A, self.lora_B), self._bases(), strict=True):
-            place.copy_(value)
+        if not self.saved_plain:  # else the bases are not those of W (``use_bases``)
+            U, S, V = truncated_svd(self.matrix().detach().double(), self.r)
+            self.lora_A.copy_(V)
+            self.lora_B.copy_(U * S)
+        self.lora_R.zero_()
 
     def has_learnt(self) -> bool:
         return bool(self.lora_R.any())

@@ -20,10 +20,12 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
             cannot hold the sum.
     """
     refuse_tied(model, adapted_layers(model))
-    # A module may stand in several places, and each has its names in the state dict.
-    layers = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, Adapted)}
+    every = dict(model.named_modules(remove_duplicate=False))  # a module may stand in several places, with names in each
+    layers = {n: m for n, m in every.items() if isinstance(m, Adapted)}
     state = {}
+    wide = {f"{n}.{own}": m.computes_in.dtype for n, m in every.items() for own in getattr(m, "halves", ())}
     for name, tensor in model.state_dict().items():
+        tensor = tensor.to(wide.get(name, tensor.dtype))
         owner = next((layer for layer in layers if name.startswith(layer + ".")), None)
         if owner is None:
             state[name] = tensor.detach().clone()

@@ -10,10 +10,9 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.functional import lora_forward
+from lora_from_scratch.functional import in_transform, lora_forward
 from lora_from_scratch.layers import LoRALinear
 
 BLOCK = 64  # weights that share an absmax
@@ -133,7 +132,9 @@ def dequantize_nf4(packed: Tensor, shape: tuple[int, int]) -> Tensor:
     """
     weights = shape[0] * shape[1]
     absmax, codes = absmax_and_codes(packed.detach(), weights)
-    levels = _pairs(packed.device).index_select(0, codes.int()).view(torch.float32).view(-1, BLOCK)
+    # What is made while PyTorch traces or transforms is no real tensor, and is not kept.
+    pairs = _pairs.__wrapped__ if torch.compiler.is_compiling() or in_transform() else _pairs
+    levels = pairs(packed.device).index_select(0, codes.int()).view(torch.float32).view(-1, BLOCK)
     return levels.mul_(absmax[:, None]).view(-1)[:weights].view(shape)
 
 
@@ -157,10 +158,9 @@ class NF4Product(torch.autograd.Function):
         ctx.save_for_backward(packed)
         ctx.shape = shape
         W = dequantize_nf4(packed, shape).to(x.dtype)
-        return F.linear(x, W, None if bias is None else bias.to(x.dtype))
+        return F.linear(x, W, None if bias is None else bias.to(x.dtype)).unsafe_chunk(1)[0]  # see FusedLoRA
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g):
         (packed,) = ctx.saved_tensors
         dx = dbias = None
@@ -169,6 +169,19 @@ class NF4Product(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             dbias = g.reshape(-1, ctx.shape[0]).sum(0)
         return dx, None, dbias, None
+
+
+def nf4_linear(x: Tensor, packed: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    """``F.linear(x, Ŵ, bias)``, Ŵ [out, in] dequantised from ``packed``; by the plain formula within a transform.
+
+    Raises:
+        LoraError: within ``torch.jit.trace``.
+    """
+    if torch.jit.is_tracing():  # it fails far below, at bytes that are read as floats
+        raise LoraError("torch.jit.trace cannot follow a weight of 4 bits: call dequantize_linears(model) first, or torch.export")
+    if in_transform():
+        return F.linear(x, dequantize_nf4(packed, shape).to(x.dtype), None if bias is None else bias.to(x.dtype))
+    return NF4Product.apply(x, packed, bias, shape)
 
 
 class NF4Linear(nn.Module):
@@ -199,7 +212,7 @@ class NF4Linear(nn.Module):
         return dequantize_nf4(self.weight, (self.out_features, self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return NF4Product.apply(x, self.weight, self.bias, (self.out_features, self.in_features))
+        return nf4_linear(x, self.weight, self.bias, (self.out_features, self.in_features))
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -234,5 +247,5 @@ class LoRANF4Linear(LoRALinear, adapts=NF4Linear):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = NF4Product.apply(x, self.weight, self.bias, (self.out_features, self.in_features))
+        y = nf4_linear(x, self.weight, self.bias, (self.out_features, self.in_features))
         return y + lora_forward(self.dropout(x), *self.factors(), self.scaling)

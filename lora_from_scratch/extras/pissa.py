@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
 from lora_from_scratch.extras.svd import truncated_svd
+from lora_from_scratch.extras.values import needs_values
 
 
 class PiSSALinear(StartsFromWeight, variant="pissa"):
@@ -26,21 +27,16 @@ class PiSSALinear(StartsFromWeight, variant="pissa"):
         shape = list(self.matrix().shape)
         if 2 * r > min(shape):
             raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {shape}")
+        needs_values(self.weight)
         self.register_buffer("start_A", torch.empty_like(self.lora_A.weight, requires_grad=False))
         self.register_buffer("start_B", torch.empty_like(self.lora_B.weight, requires_grad=False))
-        self.start_from_weight()
+        self.reset_parameters()
         self.made_from = sample(self.weight)
 
-    @torch.no_grad()
     def start_from_weight(self) -> None:
-        for value, *places in zip(
-            self.start(self.matrix().detach().double(), self.r),
-            (self.lora_A.weight, self.lora_B.weight),
-            (self.start_A, self.start_B),
-            strict=True,
-        ):
-            for place in places:
-                place.copy_(value)
+        A, B = self.start(self.matrix().detach().double(), self.r)
+        for place, value in ((self.lora_A.weight, A), (self.start_A, A), (self.lora_B.weight, B), (self.start_B, B)):
+            place.copy_(value)
 
     def has_learnt(self) -> bool:
         return not (torch.equal(self.lora_A.weight, self.start_A) and torch.equal(self.lora_B.weight, self.start_B))

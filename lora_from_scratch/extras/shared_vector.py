@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, check_positive_int
 from lora_from_scratch.errors import LoraError
+from lora_from_scratch.extras.values import needs_values
 from lora_from_scratch.layers import LoRALinear
 
 SEED = 0  # part of the format: another one makes other layers of a stored vector
@@ -41,6 +42,7 @@ class SharedVectorLinear(LoRALinear, variant="shared_vector"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False, vector_size: int = 1):
         super().__init__(base, r, alpha, dropout, rslora)
+        needs_values(self.weight)
         dtype, like = self.lora_A.weight.dtype, self.weight
         del self.lora_A, self.lora_B  # parameters of the plain layer; here made of the vector
         entries = r * (self.in_features + self.out_features)
@@ -49,6 +51,9 @@ class SharedVectorLinear(LoRALinear, variant="shared_vector"):
         self.register_buffer("start_A", torch.zeros(r, self.in_features, dtype=dtype, device=like.device))
         self.register_buffer("place", torch.zeros(entries, dtype=torch.int32, device=like.device))
         self.register_buffer("share", torch.zeros(entries, dtype=dtype, device=like.device))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.lora_vector)  # what is drawn depends on all layers, and never changes
 
     @classmethod
     def check(cls, config: LoraConfig) -> None:

@@ -21,11 +21,16 @@ class Projections(nn.Module):
 
     def __init__(self, r: int, inputs: int, outputs: int, key: int, like: Tensor):
         super().__init__()
-        generator = torch.Generator().manual_seed(key)
+        self.key = key
         for name, shape in (("A", (r, inputs)), ("B", (outputs, r))):
-            bound = math.sqrt(3.0) * (math.sqrt(2) / math.sqrt(shape[1]))  # Kaiming's uniform start
-            values = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-            self.register_buffer(name, values.to(like.device, like.dtype))
+            self.register_buffer(name, torch.empty(shape, dtype=like.dtype, device=like.device))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        generator = torch.Generator().manual_seed(self.key)
+        for place in (self.A, self.B):
+            bound = math.sqrt(3.0) * (math.sqrt(2) / math.sqrt(place.shape[1]))  # Kaiming's uniform start
+            place.copy_(torch.empty(place.shape, device="cpu").uniform_(-bound, bound, generator=generator))
 
 
 class VeRALinear(LoRALinear, variant="vera"):
@@ -50,10 +55,16 @@ class VeRALinear(LoRALinear, variant="vera"):
         super().__init__(base, 1, 1.0, dropout)
         like = self.lora_A.weight
         del self.lora_A, self.lora_B  # parameters of the plain layer; here shared and frozen
-        self.r, self.key, self.save_projection = r, projection_prng_key, save_projection
-        self.vera_lambda_d = nn.Parameter(torch.full((r,), float(d_initial), dtype=like.dtype, device=like.device))
-        self.vera_lambda_b = nn.Parameter(torch.zeros(self.out_features, dtype=like.dtype, device=like.device))
+        self.r, self.key, self.save_projection, self.d_initial = r, projection_prng_key, save_projection, d_initial
+        self.vera_lambda_d = nn.Parameter(torch.empty(r, dtype=like.dtype, device=like.device))
+        self.vera_lambda_b = nn.Parameter(torch.empty(self.out_features, dtype=like.dtype, device=like.device))
+        self.reset_parameters()
         self.projections = Projections(r, self.in_features, self.out_features, self.key, like)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()  # of the projections
+        nn.init.constant_(self.vera_lambda_d, self.d_initial)
+        nn.init.zeros_(self.vera_lambda_b)
 
     @classmethod
     def check(cls, config: LoraConfig) -> None:
