@@ -1,13 +1,14 @@
 """Getting adapters into a model: freeze first, then put adapted layers in the targets' places."""
 
 import copy
+import warnings
 from typing import Any
 
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.registry import VARIANTS, Adapted, base_layer_for
+from lora_from_scratch.registry import REMARKS, VARIANTS, Adapted, base_layer_for
 from lora_from_scratch.slots import Injection, add_another, add_prepared, is_adapted
 from lora_from_scratch.targets import find_saved, find_targets
 
@@ -30,6 +31,9 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     if is_adapted(model):
         raise LoraError("the model has LoRA adapters already: call remove_lora(model), or add_adapter")
     add_prepared(model, "default", prepare(model, config))
+    for remark in REMARKS.values():
+        if remark.at_once and config.modules_to_save is None and (names := remark.of(model)):
+            warnings.warn(f"{remark.line}: {', '.join(names)}; if so, set modules_to_save={tuple(names)}", stacklevel=2)
     return model
 
 
@@ -52,7 +56,15 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
-    return Injection(config, targets, saved, modules | {n: copy.deepcopy(model.get_submodule(n)) for n in saved})
+    return Injection(config, targets, saved, modules | {n: _copy(model.get_submodule(n), n) for n in saved})
+
+
+def _copy(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # whatever its parts raise
+        hint = "torch.nn.utils.weight_norm cannot, torch.nn.utils.parametrizations.weight_norm can"
+        raise LoraError(f"{name!r} is to train in full, but cannot be copied: {error} ({hint})") from None
 
 
 def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
@@ -70,7 +82,7 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
     try:
         layer = kind(base, r, alpha, config.dropout, config.rslora, **config.settings)
     except LoraError as error:
-        raise LoraError(f"target {name!r}: {error}") from None
+        raise LoraError(f"target {name!r}: {error}; exclude_modules={(name.rpartition('.')[2],)} leaves it out") from None
     if config.init == "gaussian" and hasattr(layer, "lora_A"):
         nn.init.normal_(layer.lora_A.weight, std=1 / r)
     return layer

@@ -1,11 +1,12 @@
 """What trains, and why: an account of every parameter of a model."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from torch import nn
 
 from lora_from_scratch.layers import trained_tensors
+from lora_from_scratch.registry import REMARKS
 from lora_from_scratch.slots import Adapters, lora_layers
 from lora_from_scratch.targets import head_modules, inside
 
@@ -32,6 +33,7 @@ class ParameterReport:
     trained: tuple[TrainedTensor, ...]
     matched: dict[str, int]  # pattern of target_modules -> modules that it took
     adapter_bytes: int  # what the trained tensors take in a file
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of registry.REMARKS, those that are true -> modules
 
     @property
     def trainable(self) -> int:
@@ -73,6 +75,7 @@ class ParameterReport:
             lines += [f"target {pattern!r} matched {n} modules" for pattern, n in self.matched.items()]
         if self.unexpected:
             lines.append(f"NOT FROZEN, though nothing asked for it: {', '.join(self.unexpected)}")
+        lines += [f"{REMARKS[key].line}: {', '.join(names)}" for key, names in self.remarks.items()]
         width = max((len(t.name) for t in self.trained), default=4)
         rows = [f"{t.name:<{width}}  {str(list(t.shape)):>13}  {t.parameters:>9,}  {t.reason}" for t in self.trained]
         return "\n".join([*lines, "", *rows])
@@ -103,4 +106,5 @@ def parameter_report(model: nn.Module) -> ParameterReport:
             trained.append(TrainedTensor(name, tuple(p.shape), p.numel(), reason))
     head_trains = any(t.reason == "head" for t in trained)
     matched = dict(Counter(injection.targets.values())) if injection else {}
-    return ParameterReport(total, total - added, added, head, head_trains, tuple(trained), matched, size)
+    remarks = {key: tuple(names) for key, remark in REMARKS.items() if injection and (names := remark.of(model))}
+    return ParameterReport(total, total - added, added, head, head_trains, tuple(trained), matched, size, remarks=remarks)

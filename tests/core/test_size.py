@@ -6,7 +6,7 @@ import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "lora_from_scratch"
-MOST = 850
+MOST = 1000
 NOT_COUNTED = {"__init__.py", "__main__.py", "peft_format.py"}  # names, the command line, another library's format
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER,
