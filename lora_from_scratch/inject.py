@@ -19,14 +19,17 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     Afterwards exactly these train: the factors of every target (A and B; with variants
     see ``variants.py``), and the modules of ``config.modules_to_save`` (by default the
     classification head). With the default start the model's output does not change by
-    one bit, because every B starts at zero. The adapter's name is "default".
+    one bit, because every B starts at zero. The adapter's name is "default". A warning
+    names what looks like an untrained head and would stay frozen, unless
+    ``config.modules_to_save`` has decided that.
 
     Raises:
         LoraError: a target or a module to save matches nothing (the message offers the
-            nearest names), a target is of a type that cannot be adapted or sits where
-            PyTorch bypasses its forward, r exceeds min(in, out) of a target, a pattern
-            matches no target, a layer index is out of range, or the model has adapters
-            already. The model is then exactly as it was.
+            nearest names) or cannot be copied, a target is of a type that cannot be adapted
+            or sits where its weight is read past its forward, r exceeds min(in, out) of a
+            target, a pattern matches no target, a layer index is out of range, the model
+            has lazy modules, or adapters already, PEFT's included. The model is then
+            exactly as it was.
     """
     if is_adapted(model):
         raise LoraError("the model has LoRA adapters already: call remove_lora(model), or add_adapter")

@@ -87,6 +87,10 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     Works on any model, adapted or not. Tied parameters count once. A rank-r adapter of
     an [out, in] linear layer counts r (in + out) parameters, a quantised one as many weights as
     it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
+
+    Of an adapted model it remarks on what the adapter misses, if there is anything: matrices
+    that ``"all-linear"`` cannot reach, modules that the last backward pass left without a
+    gradient (ask before the gradients are cleared), and what looks like an untrained head.
     """
     adapters = getattr(model, "lora", None)
     injection = adapters.named.get(adapters.active or "") if isinstance(adapters, Adapters) else None

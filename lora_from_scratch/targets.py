@@ -182,7 +182,7 @@ def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
         hint = "which reads its weight directly and would ignore the adapter: leave it out with exclude_modules"
         raise LoraError(f"target {name!r} lies inside {by}, {hint}")
     if ends_in(name, "shared") and isinstance(module, nn.Embedding):  # T5, BART and their kin look its weight up elsewhere
-        if tied := [n for n, m in modules.items() if m is not module and getattr(m, "weight", None) is module.weight]:
+        if tied := [n for n, m in modules.items() if m is not module and isinstance(m, type(module)) and m.weight is module.weight]:
             raise LoraError(f"target {name!r} is never called: {tied[0]!r} shares its weight, so target that instead")
     if base_layer_for(module) is None:
         linears = [n for n, m in modules.items() if inside(n, name) and is_linear(m)]

@@ -36,13 +36,15 @@ def left_out(model: nn.Module) -> dict[str, float]:
     outputs = {id(get()) for get in getters if get}
     apart = (*head_modules(model), *injection.saved, *(name for name, m in modules.items() if id(m) in outputs))
     missed: Counter[str] = Counter()
-    total = 0
+    total, factors = 0, _factors(model)
     for full, p in model.named_parameters():
         name = full.partition(".parametrizations.")[0].removesuffix(".weight")
+        if p.dim() < 2 or id(p) in factors or any(inside(name, other) for other in apart):
+            continue
         module = modules.get(name) or modules[name.rpartition(".")[0]]
         if isinstance(module, Adapted) or is_linear(module) and not bypasser(name, modules):
-            total += getattr(module, "stands_for", p.numel()) if p.dim() > 1 else 0
-        elif _is_matrix(module, full, p.squeeze().dim()) and not any(inside(name, other) for other in apart):
+            total += getattr(module, "stands_for", p.numel())
+        elif _is_matrix(module, full, p.squeeze().dim()):
             total += p.numel()
             if wanted == "all-linear" or not isinstance(wanted, str) and any(ends_in(full, end) for end in wanted):
                 missed[re.sub(r"\.\d+(?=\.)", ".*", name)] += p.numel()
@@ -75,7 +77,7 @@ def untrained_heads(model: nn.Module) -> list[str]:
     """
     if getattr(model, "head_modules", None) is not None or head_modules(model):
         return []
-    factors = {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
+    factors = _factors(model)
     trains = {name for name, p in model.named_parameters() if p.requires_grad and id(p) not in factors}
     return [head for head in _new_modules(model) if not any(inside(name, head) for name in trains)]
 
@@ -87,8 +89,7 @@ def _new_modules(model: nn.Module) -> list[str]:
             return []
         # transformers marks what it has read from a checkpoint.
         known = {id(p) for p in model.parameters() if getattr(p, "_is_hf_initialized", False)}
-        known |= {id(p) for p in base.parameters()}  # to which an output layer may be tied
-        known |= {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
+        known |= _factors(model) | {id(p) for p in base.parameters()}  # to which an output layer may be tied
         return [name for name, m in model.named_children() if any(id(p) not in known for p in m.parameters())]
     linears = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_linear(m)]
     fresh = [name for name, _ in itertools.takewhile(lambda item: _looks_fresh(item[1]), reversed(linears))]
@@ -97,14 +98,18 @@ def _new_modules(model: nn.Module) -> list[str]:
 
 def _looks_fresh(linear: Any) -> bool:
     """Whether its bias is zero, or its weight [out, in] as nn.Linear draws it: uniform in +-1 / sqrt(in)."""
-    weight, bias = linear.weight, linear.bias
-    if weight.is_meta or not weight.is_floating_point():
+    weight, bias = getattr(linear, "weight", None), linear.bias
+    if weight is None or weight.is_meta or not weight.is_floating_point():  # those of other libraries may have none
         return False
     if bias is not None and not bias.any():
         return True
     x = weight.detach().flatten()[:SAMPLE].double() * math.sqrt(weight.shape[1])
     close, n = 1 - 8 / len(x), len(x)  # where the largest of n lies, but for one in 3,000
     return close < x.abs().max() < 1.004 and abs(3 * x.square().mean() - 1) < 4 / math.sqrt(n)
+
+
+def _factors(model: nn.Module) -> set[int]:
+    return {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
 
 
 def _left_out_lines(model: nn.Module) -> list[str]:

@@ -64,6 +64,8 @@ def steps(
     Yields: how many updates are made, and what the last one measured: [1 + whatever else], the
         loss first. It lies on the model's device, since reading it makes the CPU wait for a GPU.
 
+    A warning after the first update names adapters that its backward pass did not reach.
+
     Raises:
         LoraError: nothing in the model trains, for one; see ``parameter_groups``.
     """

@@ -14,14 +14,14 @@ MAPPINGS = {
     "sequence-to-sequence": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     "classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 }
-WIDTH, HEADS, HEAD, MIDDLE, TOKENS, LARGEST = 32, 4, 8, 48, 120, 3_000_000
+WIDTH, HEADS, HEAD, MIDDLE, TOKENS, LARGEST = 32, 4, 8, 48, 120, 5_000_000
 SMALL = [
     (WIDTH, ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size", "embedding_dim", "word_embed_proj_dim",
             "attention_hidden_size", "lru_width", "pooler_hidden_size", "input_embedding_size", "output_embedding_size",
             "hidden_size_global", "d_latents", "prediction_head_size", "out_hidden_size", "entity_emb_size", "dim_model_base",
-            "cross_attention_hidden_size", "num_embed_dim", "router_hidden_size", "speech_encoder_hidden_size", "output_dim",
+            "cross_attention_hidden_size", "router_hidden_size", "output_dim",
             "encoder_hidden_size", "vision_output_dim", "projector_input_dim", "projector_output_dim", "audio_hidden_size",
-            "mamba_d_ssm", "input_size", "backbone_hidden_size", "ple_embed_dim", "kv_channels_total", "embed_dim")),
+            "mamba_d_ssm", "input_size", "backbone_hidden_size", "ple_embed_dim", "embed_dim")),
     (HEADS, ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads",
             "attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads", "linear_num_key_heads",
             "linear_num_value_heads", "linear_num_heads", "mamba_num_heads", "mamba_n_heads", "speech_encoder_attention_heads",
@@ -37,9 +37,9 @@ SMALL = [
            "index_head_dim", "mamba_head_dim", "mamba_d_head", "mamba_headdim", "kv_channels", "q_lora_rank", "kv_lora_rank",
            "o_lora_rank", "state_size", "mamba_d_state", "ssm_state_size", "rotary_dim", "time_step_rank", "mamba_dt_rank",
            "laurel_rank", "hidden_size_per_layer_input", "adapter_rank", "gated_norm_rank", "index_topk", "d_rel",
-           "query_pre_attn_scalar", "embedding_rank", "hc_lowrank", "num_mem_blocks", "block_size", "global_block_size",
-           "num_landmarks", "segment_means_seq_len", "num_latents", "local_radius", "axial_norm_std", "num_mel_bins",
-           "feature_projection_input_dim", "coordinate_size_", "num_channels_")),
+           "query_pre_attn_scalar", "embedding_rank", "hc_lowrank", "block_size", "global_block_size",
+           "num_landmarks", "segment_means_seq_len", "num_latents", "local_radius", "num_mel_bins",
+           "feature_projection_input_dim")),
     (MIDDLE, ("intermediate_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "dff", "dim_ff", "d_inner",
              "n_inner", "hidden_dim", "moe_intermediate_size", "shared_expert_intermediate_size", "ffn_hidden_size",
              "expert_ffn_hidden_size", "intermediate_size_mlp", "dense_intermediate_size", "shared_intermediate_size",
@@ -50,8 +50,8 @@ SMALL = [
              "encoder_hash_byte_group_vocab", "ngram_vocab_size_base", "t2u_vocab_size", "char_vocab_size")),
     (64, ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length", "max_source_positions",
          "max_target_positions", "max_encoder_position_embeddings", "max_decoder_position_embeddings", "sliding_window")),
-    (4, ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "conv_kernel_size", "num_buckets_",
-        "mamba_chunk_size_", "attention_window", "topk_group_", "num_hash_buckets_")),
+    (4, ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "conv_kernel_size", 
+        "attention_window", )),
     (1, ("moe_layer_start_index", "n_shared_experts", "num_kv_shared_layers", "first_k_dense_replace", "moe_layer_end_index",
         "topk_group", "n_group")),
     (100, ("vocab_offset",)),
@@ -76,7 +76,9 @@ def tiny_model(name: str) -> hf.PreTrainedModel:
     """A tiny model of the class ``name``, its weights random from a fixed seed, in eval mode."""
     config_name, kind = every_class()[name]
     config = getattr(hf, config_name)
-    settings = small(config()) | (CHANGES.get(config_name, {}))
+    settings = small(config()) | CHANGES.get(config_name, {})
+    if "Reformer" in name and kind != "classification":
+        settings["is_decoder"] = kind == "causal"
     if kind == "classification":
         settings["num_labels"] = 3
     made = config(**settings)
@@ -89,20 +91,46 @@ def tiny_model(name: str) -> hf.PreTrainedModel:
     return getattr(hf, name)(made).float().eval()
 
 
-CHANGES: dict[str, dict[str, Any]] = {}
+CHANGES: dict[str, dict[str, Any]] = {  # where sizes depend on one another in a way of their own
+    "BambaConfig": dict(mamba_n_heads=8),
+    "GraniteMoeHybridConfig": dict(mamba_n_heads=8),
+    "Mamba2Config": dict(num_heads=8),
+    "GPTNeoConfig": dict(attention_types=[[["global", "local"], 1]]),
+    "ReformerConfig": dict(axial_pos_shape=(8, 8), axial_pos_embds_dim=(16, 16), max_position_embeddings=64),
+    "EsmConfig": dict(vocab_size=TOKENS),
+    "XmodConfig": dict(default_language="en_XX"),
+    "ConvBertConfig": dict(conv_kernel_size=3),
+    "LayoutLMv3Config": dict(coordinate_size=6, shape_size=4, visual_embed=False),
+    "LiltConfig": dict(hidden_size=96),
+    "JambaConfig": dict(attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1),
+    "Lfm2MoeConfig": dict(layer_types=["conv", "full_attention"]),
+    "CohereCompassTextConfig": dict(layer_types=["full_attention", "full_attention"]),
+    "MiniCPM3Config": dict(dim_model_base=32),
+    "Gemma3nTextConfig": dict(num_kv_shared_layers=0),
+    "NystromformerConfig": dict(num_landmarks=64, segment_means_seq_len=64),
+    "LayoutLMv2Config": dict(coordinate_size=6, shape_size=4),
+    "T5Config": dict(decoder_start_token_id=1),
+    "KimiLinearConfig": dict(num_experts=8, num_experts_per_token=2),
+    "HrmTextConfig": dict(num_hidden_layers=8),
+    "BailingHybridConfig": dict(head_dim=16),
+    "Mistral4Config": dict(head_dim=16),
+}
 
 
 def small(config) -> dict[str, Any]:
     """Arguments that make a small config of the kind of ``config``."""
     values = {k: v for k, v in vars(config).items() if not k.startswith("_")}
-    layers = max([2, *(len(dict.fromkeys(values[k])) for k in KINDS_OF_LAYERS if isinstance(values.get(k), (list, tuple)))])
+    kinds = [dict.fromkeys(values[k]) for k in KINDS_OF_LAYERS if isinstance(values.get(k), (list, tuple))]
+    layers = max([2, *map(len, kinds)])
     found = {}
     for key, value in values.items():
         if isinstance(value, hf.PreTrainedConfig):
             found[key] = small(value) | {"model_type": value.model_type}
         elif key in KINDS_OF_LAYERS and isinstance(value, (list, tuple)) and value:
-            kinds = list(dict.fromkeys(value))
-            found[key] = [kinds[i % len(kinds)] for i in range(layers)]
+            each = list(dict.fromkeys(value))
+            found[key] = [each[i % len(each)] for i in range(layers)]
+        elif value is None and key in ("head_dim", "num_key_value_heads", "num_experts_per_tok"):
+            found[key] = {"head_dim": HEAD, "num_key_value_heads": HEADS, "num_experts_per_tok": 2}[key]
         elif key in SPECIAL:
             found[key] = SPECIAL[key]
         elif key in SETTINGS and isinstance(value, int) and not isinstance(value, bool):
