@@ -24,6 +24,7 @@ from lora_from_scratch.extras.hot_swap import HotSwap
 from lora_from_scratch.extras.lora_plus import lora_plus_groups
 from lora_from_scratch.extras.lora_xs import LoRAXSLinear
 from lora_from_scratch.extras.merged import merged_state_dict
+from lora_from_scratch.extras.missed import left_out, untrained_heads, without_gradient
 from lora_from_scratch.extras.nf4 import LoRANF4Linear, NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
 from lora_from_scratch.extras.pissa import OLoRALinear, PiSSALinear
 from lora_from_scratch.extras.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
@@ -82,6 +83,7 @@ __all__ = [
     "effective_rank",
     "energy",
     "extract_lora",
+    "left_out",
     "load_adapter",
     "lora_delta",
     "lora_forward",
@@ -100,4 +102,6 @@ __all__ = [
     "set_adapter",
     "truncated_svd",
     "unmerge",
+    "untrained_heads",
+    "without_gradient",
 ]

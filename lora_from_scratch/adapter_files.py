@@ -44,7 +44,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
     expected = {id(t) for t in fmt.places_of(injection).values()}
     left_out = sorted(n for n, p in model.named_parameters() if p.requires_grad and id(p) not in expected)
     if left_out:
-        hint = "name their modules in modules_to_save, or freeze them"
+        hint = "name their modules in modules_to_save, or freeze them (a parameter next to a target needs a module of its own)"
         raise LoraError(f"saving would leave out tensors that train: {', '.join(left_out)}; {hint}")
     plain = plain or any(layer.saved_plain for layer in layers)
     places = fmt.places_of(injection, plain) | ({} if plain else fmt.probes_of(injection))

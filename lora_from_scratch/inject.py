@@ -1,6 +1,7 @@
 """Getting adapters into a model: freeze first, then put adapted layers in the targets' places."""
 
 import copy
+import warnings
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.registry import VARIANTS, Adapted, base_layer_for
+from lora_from_scratch.registry import REMARKS, VARIANTS, Adapted, base_layer_for
 from lora_from_scratch.slots import Injection, add_another, add_prepared, is_adapted
 from lora_from_scratch.targets import find_saved, find_targets
 from lora_from_scratch.wide import widen
@@ -20,18 +21,24 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     Afterwards exactly these train: the factors of every target (A and B; with variants
     see ``variants.py``), and the modules of ``config.modules_to_save`` (by default the
     classification head). With the default start the model's output does not change by
-    one bit, because every B starts at zero. The adapter's name is "default".
+    one bit, because every B starts at zero. The adapter's name is "default". A warning
+    names what looks like an untrained head and would stay frozen, unless
+    ``config.modules_to_save`` has decided that.
 
     Raises:
         LoraError: a target or a module to save matches nothing (the message offers the
-            nearest names), a target is of a type that cannot be adapted or sits where
-            PyTorch bypasses its forward, r exceeds min(in, out) of a target, a pattern
-            matches no target, a layer index is out of range, or the model has adapters
-            already. The model is then exactly as it was.
+            nearest names) or cannot be copied, a target is of a type that cannot be adapted
+            or sits where its weight is read past its forward, r exceeds min(in, out) of a
+            target, a pattern matches no target, a layer index is out of range, the model
+            has lazy modules, or adapters already, PEFT's included. The model is then
+            exactly as it was.
     """
     if is_adapted(model):
         raise LoraError("the model has LoRA adapters already: call remove_lora(model), or add_adapter")
     add_prepared(model, "default", prepare(model, config))
+    for remark in REMARKS.values():
+        if remark.at_once and config.modules_to_save is None and (names := remark.of(model)):
+            warnings.warn(f"{remark.line}: {', '.join(names)}; if so, set modules_to_save={tuple(names)}", stacklevel=2)
     return model
 
 
@@ -54,7 +61,15 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
-    return Injection(config, targets, saved, modules | {n: widen(copy.deepcopy(model.get_submodule(n))) for n in saved})
+    return Injection(config, targets, saved, modules | {n: _copy(model.get_submodule(n), n) for n in saved})
+
+
+def _copy(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return widen(copy.deepcopy(module))
+    except Exception as error:  # whatever its parts raise
+        hint = "torch.nn.utils.weight_norm cannot, torch.nn.utils.parametrizations.weight_norm can"
+        raise LoraError(f"{name!r} is to train in full, but cannot be copied: {error} ({hint})") from None
 
 
 def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
@@ -72,7 +87,7 @@ def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:
     try:
         layer = kind(base, r, alpha, config.dropout, config.rslora, **config.settings)
     except LoraError as error:
-        raise LoraError(f"target {name!r}: {error}") from None
+        raise LoraError(f"target {name!r}: {error}; exclude_modules={(name.rpartition('.')[2],)} leaves it out") from None
     if config.init == "gaussian" and hasattr(layer, "lora_A"):
         layer.lora_A.start = partial(nn.init.normal_, std=1 / r)
         layer.lora_A.reset_parameters()

@@ -1,13 +1,14 @@
 """What trains, and why: an account of every parameter of a model."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from torch import nn
 
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.memory import span
 from lora_from_scratch.places import changed_places
+from lora_from_scratch.registry import REMARKS
 from lora_from_scratch.slots import Adapters, is_merged, lora_layers
 from lora_from_scratch.targets import head_modules, inside
 
@@ -36,6 +37,7 @@ class ParameterReport:
     adapter_bytes: int  # what the trained tensors take in a file
     replaced: tuple[str, ...] = ()  # where something else is than the adapters' own modules
     merged: bool = False  # whether the adapters are merged, so that they do not train
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of registry.REMARKS, those that are true -> modules
 
     @property
     def trainable(self) -> int:
@@ -81,6 +83,7 @@ class ParameterReport:
             lines.append(f"CHANGED since the adapters were added: {', '.join(self.replaced)}")
         if self.merged:
             lines.append("MERGED: the adapters do not train, unless you call unmerge(model) first")
+        lines += [f"{REMARKS[key].line}: {', '.join(names)}" for key, names in self.remarks.items()]
         width = max((len(t.name) for t in self.trained), default=4)
         rows = [f"{t.name:<{width}}  {str(list(t.shape)):>13}  {t.parameters:>9,}  {t.reason}" for t in self.trained]
         return "\n".join([*lines, "", *rows])
@@ -92,6 +95,10 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     Works on any model, adapted or not. Tied parameters count once. A rank-r adapter of
     an [out, in] linear layer counts r (in + out) parameters, a quantised one as many weights as
     it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
+
+    Of an adapted model it remarks on what the adapter misses, if there is anything: matrices
+    that ``"all-linear"`` cannot reach, modules that the last backward pass left without a
+    gradient (ask before the gradients are cleared), and what looks like an untrained head.
     """
     adapters = getattr(model, "lora", None)
     injection = adapters.named.get(adapters.active or "") if isinstance(adapters, Adapters) else None
@@ -112,6 +119,7 @@ def parameter_report(model: nn.Module) -> ParameterReport:
             trained.append(TrainedTensor(name, tuple(p.shape), p.numel(), reason))
     head_trains = any(t.reason == "head" for t in trained)
     matched = dict(Counter(injection.targets.values())) if injection else {}
+    remarks = {key: tuple(names) for key, remark in REMARKS.items() if injection and (names := remark.of(model))}
     changed = tuple(changed_places(model, adapters.in_place(), adapters.shapes)) if isinstance(adapters, Adapters) else ()
     counts = total, total - added, added, head, head_trains
-    return ParameterReport(*counts, tuple(trained), matched, size, changed, is_merged(model))
+    return ParameterReport(*counts, tuple(trained), matched, size, changed, is_merged(model), remarks)

@@ -3,16 +3,17 @@
 import difflib
 import re
 
+import torch
 from torch import nn
 
+from lora_from_scratch.bypass import bypasser
 from lora_from_scratch.config import LoraConfig, pattern_matches
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.memory import readers, span
 from lora_from_scratch.places import own_forward
 from lora_from_scratch.registry import BASES, base_layer_for
 
-# These read `.weight` of their linear layers directly in some paths and would skip the adapter.
-BYPASSES = ("MultiheadAttention", "TransformerEncoderLayer", "WavLMAttention")
+WEIGHTS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # in which an adapter can compute
 HEADS = ("Classification", "ClassificationWithTeacher", "ForQuestionAnswering", "ForMultipleChoice")  # how such models' names end
 HEAD_NAMES = (
     "classifier", "pre_classifier", "score", "classification_head", "qa_outputs",
@@ -29,6 +30,10 @@ def find_targets(model: nn.Module, config: LoraConfig) -> dict[str, str]:
     if not isinstance(config, LoraConfig):  # PEFT's class has the same name
         raise LoraError(f"config must be a LoraConfig of this package, got a {type(config).__module__}.{type(config).__name__}")
     modules = dict(model.named_modules())
+    if any(type(module).__module__.startswith("peft.") for module in modules.values()):
+        raise LoraError("the model has adapters of PEFT: call its merge_and_unload() and take what it returns")
+    if lazy := next((name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)), None):
+        raise LoraError(f"{lazy!r} has no shape yet, since its module is lazy: run the model on one batch first")
     found = _matched(model, config.target_modules, modules, "target_modules")
     if config.exclude_modules:
         left_out = _matched(model, config.exclude_modules, found, "exclude_modules")
@@ -129,7 +134,7 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
     if field == "target_modules":  # near misses are sought among what can be adapted
         known = [n for n, module in names.items() if base_layer_for(module)]
         if wanted == "all-linear":
-            return dict.fromkeys(_all_linear(model), wanted)
+            return dict.fromkeys(_all_linear(model, names), wanted)
     if isinstance(wanted, str):
         found = {name: wanted for name in names if re.fullmatch(wanted, name)}
         if not found:
@@ -140,18 +145,23 @@ def _matched(model: nn.Module, wanted, names, field: str) -> dict[str, str]:
     for pattern in wanted:
         taken = [name for name in names if ends_in(name, pattern)]
         if not taken:
+            if any(ends_in(name, pattern) for name, _ in model.named_parameters()):
+                raise LoraError(f"{field}: {pattern!r} is a parameter: put it into a module of its own, and name that")
             raise LoraError(f"{field}: {pattern!r} matches nothing{_near(pattern, known)}")
         found |= {name: pattern for name in taken if name not in found}
     return found
 
 
-def _all_linear(model: nn.Module) -> list[str]:
-    """Every linear layer outside the classification head and the output embeddings."""
-    getters = (getattr(module, "get_output_embeddings", None) for module in model.modules())
+def _all_linear(model: nn.Module, modules: dict[str, nn.Module]) -> list[str]:
+    """Every linear layer outside the classification head and the output embeddings that an adapter reaches."""
+    getters = (getattr(module, "get_output_embeddings", None) for module in modules.values())
     outputs = {id(get()) for get in getters if get}
     head = head_modules(model)
-    linears = [name for name, module in model.named_modules() if is_linear(module) and id(module) not in outputs]
-    names = [name for name in linears if not any(inside(name, h) for h in head)]
+    inner = {n: m for n, m in modules.items() if id(m) not in outputs and not any(inside(n, h) for h in head)}
+    linears = [name for name, module in inner.items() if is_linear(module) or isinstance(module, nn.Linear)]
+    names = [name for name in linears if is_linear(modules[name]) and not bypasser(name, modules)]
+    if linears and not names:
+        _check_target(linears[0], modules)  # which says why
     if not names:
         raise LoraError("target_modules is 'all-linear', but the model has no linear layer outside its head")
     return names
@@ -173,18 +183,26 @@ def _check_target(name: str, modules: dict[str, nn.Module]) -> None:
     if not name:
         raise LoraError("the target is the model itself, which has no parent to be replaced in: wrap it, nn.Sequential(model)")
     module = modules[name]
-    for path, parent in modules.items():
-        if (not path or inside(name, path)) and any(kind.__name__ in BYPASSES for kind in type(parent).__mro__):
-            hint = "which reads its weight directly and would ignore the adapter"
-            raise LoraError(f"target {name!r} lies inside {type(parent).__name__}, {hint}")
+    if by := bypasser(name, modules):
+        hint = "which reads its weight directly and would ignore the adapter: leave it out with exclude_modules"
+        raise LoraError(f"target {name!r} lies inside {by}, {hint}")
+    if ends_in(name, "shared") and isinstance(module, nn.Embedding):  # T5, BART and their kin look its weight up elsewhere
+        if tied := [n for n, m in modules.items() if m is not module and isinstance(m, type(module)) and m.weight is module.weight]:
+            raise LoraError(f"target {name!r} is never called: {tied[0]!r} shares its weight, so target that instead")
     if base_layer_for(module) is None:
         linears = [n for n, m in modules.items() if inside(n, name) and is_linear(m)]
+        kind = type(module).__name__
         hint = f"; linear layers inside it: {', '.join(linears[:3])}" if linears else ""
+        if isinstance(module, nn.Linear):
+            hint = f"; if it computes W x + b, declare it: class LoRA{kind}(LoRALinear, adapts={kind}): pass"
         types = ", ".join(kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__ for kind in BASES)
-        raise LoraError(f"target {name!r} is of type {type(module).__name__}, expected one of {types}{hint}")
+        raise LoraError(f"target {name!r} is of type {kind}, expected one of {types}{hint}")
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     if any(hooks) or own_forward(module):
         raise LoraError(f"target {name!r} has hooks or a forward of its own, which an adapter would drop: set them later")
+    dtype = getattr(getattr(module, "weight", None), "dtype", None)
+    if dtype not in WEIGHTS and not hasattr(module, "stands_for"):
+        raise LoraError(f"target {name!r} has a weight of {dtype}, in which no adapter computes: convert it, model.to(torch.bfloat16)")
 
 
 def _near(pattern: str, names) -> str:

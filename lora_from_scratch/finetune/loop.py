@@ -1,6 +1,7 @@
 """The training loop. Every run takes its steps here, and so does every script that watches a model train."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lora_from_scratch.extras.missed import without_gradient
 from lora_from_scratch.finetune.parallel import accelerator_for, average_gradients
 from lora_from_scratch.finetune.precision import pick_precision
 from lora_from_scratch.finetune.recipe import TrainConfig, adamw, rate_share
@@ -82,6 +84,8 @@ def steps(
     Yields: how many updates are made, and what the last one measured: [1 + whatever else], the
         loss first. It lies on the model's device, since reading it makes the CPU wait for a GPU.
 
+    A warning after the first update names adapters that its backward pass did not reach.
+
     Raises:
         LoraError: nothing in the model trains, for one; see ``parameter_groups``.
     """
@@ -95,11 +99,11 @@ def steps(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate_share(step, total, config.warmup)
         model.train()  # whatever it was put to in between
-        yield step + 1, _update(model, batch, loss_of, optimizer, accelerator, config)
+        yield step + 1, _update(model, batch, loss_of, optimizer, accelerator, config, step == done)
 
 
 def _update(
-    model: nn.Module, batch: Batch, loss_of: Loss, optimizer: Optimizer, accelerator: Accelerator, config: TrainConfig
+    model: nn.Module, batch: Batch, loss_of: Loss, optimizer: Optimizer, accelerator: Accelerator, config: TrainConfig, first: bool
 ) -> Tensor:
     """One update with the gradient of the batch's mean loss; returns what was measured."""
     parts = _parts({name: tensor.to(accelerator.device) for name, tensor in batch.items()}, config.accumulate)
@@ -119,6 +123,9 @@ def _update(
     if config.clip:
         accelerator.clip_grad_norm_(trained, config.clip)
     optimizer.step()
+    if first and (idle := without_gradient(accelerator.unwrap_model(model))):
+        hint = "unless a later batch reaches them, they learn nothing; exclude_modules leaves them out"
+        warnings.warn(f"no gradient in the first step: {', '.join(idle)}; {hint}", stacklevel=3)
     optimizer.zero_grad()
     return torch.stack(measured).sum(0)
 
