@@ -30,8 +30,8 @@ def reads_past(kind: type, child: str) -> bool:
     methods: dict[str, list] = {}
     for base in kind.__mro__:
         for name, member in vars(base).items():
-            if inspect.isfunction(member):
-                methods.setdefault(name, []).extend(_with_inner(inspect.unwrap(member).__code__))
+            if inspect.isfunction(member) and inspect.isfunction(inner := inspect.unwrap(member)):
+                methods.setdefault(name, []).extend(_with_inner(inner.__code__))
     run, reads = ["forward"], False  # by a forward pass: the methods that it names, and those that these name
     for name in run:
         run += {n for code in methods.get(name, []) for n in code.co_names if n in methods} - set(run)

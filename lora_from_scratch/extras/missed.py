@@ -98,8 +98,9 @@ def _new_modules(model: nn.Module) -> list[str]:
 
 def _looks_fresh(linear: Any) -> bool:
     """Whether its bias is zero, or its weight [out, in] as nn.Linear draws it: uniform in +-1 / sqrt(in)."""
-    weight, bias = getattr(linear, "weight", None), linear.bias
-    if weight is None or weight.is_meta or not weight.is_floating_point():  # those of other libraries may have none
+    weight, bias = getattr(linear, "weight", None), getattr(linear, "bias", None)
+    # Those of other libraries may have none.
+    if weight is None or not weight.numel() or weight.is_meta or not weight.is_floating_point():
         return False
     if bias is not None and not bias.any():
         return True

@@ -63,6 +63,12 @@ HEADS = {  # a model, its targets and its head
 }
 
 
+def empty():
+    model = nn.Sequential(*trained(nn.Linear(24, 24)), nn.Linear(24, 3, bias=False))
+    model[1].weight = nn.Parameter(torch.zeros(0, 24))
+    return model
+
+
 def zero_bias(model):
     nn.init.xavier_normal_(model.out.weight)
     nn.init.zeros_(model.out.bias)
@@ -124,6 +130,7 @@ SILENT = {
     "a new head, frozen by choice": (Classifier, LoraConfig(2, 4, ("0",), modules_to_save=())),
     "all random": (lambda: nn.Sequential(nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 3)), LoraConfig(2, 4, ("0",))),
     "all random, an encoder": (lambda: Classifier(lambda: tiny_bert().bert), QUERY),
+    "an empty layer": (empty, LoraConfig(2, 4, ("0",))),
     "all trained": (lambda: nn.Sequential(*trained(nn.Linear(24, 24), nn.Linear(24, 3))), LoraConfig(2, 4, ("0",))),
     "a base model": (lambda: tiny_bert().bert, QUERY),
     "a language model": (lambda: hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=24, n_layer=1, n_head=3, vocab_size=60)), LoraConfig(2, 4, ("c_attn",))),
