@@ -23,11 +23,12 @@ from lora_from_scratch.extras.extract import Extraction, extract_lora
 from lora_from_scratch.extras.hot_swap import HotSwap
 from lora_from_scratch.extras.lora_plus import lora_plus_groups
 from lora_from_scratch.extras.lora_xs import LoRAXSLinear
-from lora_from_scratch.extras.merged import merged_state_dict
+from lora_from_scratch.extras.merged import merge_and_unload, merged_state_dict
 from lora_from_scratch.extras.missed import left_out, untrained_heads, without_gradient
 from lora_from_scratch.extras.nf4 import LoRANF4Linear, NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
 from lora_from_scratch.extras.pissa import OLoRALinear, PiSSALinear
 from lora_from_scratch.extras.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
+from lora_from_scratch.extras.report import ParameterReport, parameter_report
 from lora_from_scratch.extras.rows import adapter_rows
 from lora_from_scratch.extras.shared_vector import SharedVectorLinear
 from lora_from_scratch.extras.spectrum import effective_rank, energy, rank_for_energy
@@ -37,8 +38,7 @@ from lora_from_scratch.extras.wrappers import through_outer_wrappers, through_wr
 from lora_from_scratch.functional import FusedLoRA, lora_delta, lora_forward
 from lora_from_scratch.inject import add_adapter, add_lora
 from lora_from_scratch.layers import LoRALinear
-from lora_from_scratch.merge import merge, merge_and_unload, unmerge
-from lora_from_scratch.report import ParameterReport, parameter_report
+from lora_from_scratch.merge import merge, unmerge
 from lora_from_scratch.slots import delete_adapter, disable_adapter, remove_lora, set_adapter
 
 # Whoever imports them from here may give them a model that is compiled or otherwise wrapped.

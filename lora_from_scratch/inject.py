@@ -1,7 +1,6 @@
 """Getting adapters into a model: freeze first, then put adapted layers in the targets' places."""
 
 import copy
-import warnings
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import nn
 
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.registry import REMARKS, VARIANTS, Adapted, base_layer_for
+from lora_from_scratch.registry import VARIANTS, Adapted, base_layer_for
 from lora_from_scratch.slots import Injection, add_another, add_prepared, is_adapted
 from lora_from_scratch.targets import find_saved, find_targets
 from lora_from_scratch.wide import widen
@@ -36,9 +35,6 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     if is_adapted(model):
         raise LoraError("the model has LoRA adapters already: call remove_lora(model), or add_adapter")
     add_prepared(model, "default", prepare(model, config))
-    for remark in REMARKS.values():
-        if remark.at_once and config.modules_to_save is None and (names := remark.of(model)):
-            warnings.warn(f"{remark.line}: {', '.join(names)}; if so, set modules_to_save={tuple(names)}", stacklevel=2)
     return model
 
 

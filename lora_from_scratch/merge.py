@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.memory import readers, spans_in
 from lora_from_scratch.registry import Adapted
-from lora_from_scratch.slots import adapters_of, injection_of, install, lora_layers, own_modules
+from lora_from_scratch.slots import injection_of, lora_layers, own_modules
 
 
 @torch.no_grad()
@@ -52,31 +52,6 @@ def unmerge(model: nn.Module) -> nn.Module:
         layer.weight.copy_(layer.unmerged_weight)
         layer.unmerged_weight = None
     injection_of(model).wake()
-    return model
-
-
-@torch.no_grad()
-def merge_and_unload(model: nn.Module) -> nn.Module:
-    """Merge the active adapter for good and return a plain model: no adapted layer is left.
-
-    The weights hold ``W + s B A``, the head is the adapter's, nothing trains, and no
-    second copy is kept. Other adapters of the model are dropped.
-
-    Raises:
-        LoraError: as of ``merge``; an adapter that is merged already is simply kept.
-    """
-    layers = adapted_layers(model)
-    injection = injection_of(model)
-    if any(layer.unmerged_weight is None for _, layer in layers):
-        merge(model)
-    for _, layer in layers:
-        layer.unmerged_weight = None
-    adapters = adapters_of(model)
-    injection.wake()  # which lifts what merging had put on it
-    install(model, None)
-    for name in injection.saved:  # the values, and not the module, which may be wider than the model
-        adapters.base[name].load_state_dict(injection.modules[name].state_dict())
-    del model.lora
     return model
 
 

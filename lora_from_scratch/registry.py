@@ -7,7 +7,7 @@ Importing the file that holds the class registers it; ``lora_from_scratch/__init
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,6 @@ from lora_from_scratch.functional import lora_delta
 
 VARIANTS: dict[str, type["Adapted"]] = {}  # by the name that a config asks for
 BASES: dict[type | str, type["Adapted"]] = {}  # by the type of module they adapt, or by that type's full name
-
-
-class Remark(NamedTuple):
-    """Something to be said of an adapted model, if there are modules of which it is true."""
-
-    of: Callable[[nn.Module], list[str]]  # their names
-    line: str
-    at_once: bool = False  # in a warning of add_lora as well, unless modules_to_save has decided it
-
-
-REMARKS: dict[str, Remark] = {}  # by the name under which parameter_report keeps them
 
 
 class Adapted(nn.Module):

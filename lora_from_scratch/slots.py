@@ -4,7 +4,6 @@ The base model's own modules are kept next to the adapters' (``Adapters``), so t
 is always the same act: put other modules in those places (``install``).
 """
 
-import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 
@@ -16,12 +15,14 @@ from lora_from_scratch.places import changed_places, hand_over, shape_of, swap_h
 from lora_from_scratch.registry import Adapted
 from lora_from_scratch.targets import inside
 
+LOOKS: list[Callable[[nn.Module, Injection], None]] = []  # called once an adapter is in place: ``extras.missed`` warns
+
 
 def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
     """Register a prepared adapter under ``name`` and make it the active one.
 
-    The base modules must be in place. The first adapter freezes the model. Modules whose
-    running statistics go on moving (BatchNorm's) are named in a warning.
+    The base modules must be in place. The first adapter freezes the model. ``LOOKS``
+    may warn of what it misses.
 
     Raises:
         LoraError: ``name`` is not a string, or one of the adapter's modules lies inside one
@@ -40,14 +41,12 @@ def add_prepared(model: nn.Module, name: str, injection: Injection) -> None:
         for other in adapters.base:
             if path != other and (inside(path, other) or inside(other, path)):
                 raise LoraError(f"{path!r} and {other!r}, of another adapter, lie one inside the other")
-    norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]  # BatchNorm's kind
-    if moving := [name for name in norms if not any(inside(name, other) for other in injection.saved)]:
-        hint = "are in no adapter's file; name these modules in modules_to_save, or keep them in eval mode"
-        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=4)
     adapters.base |= {path: model.get_submodule(path) for path in injection.modules if path not in adapters.base}
     adapters.shapes = {path: shape_of(module) for path, module in adapters.base.items()}
     adapters.named[name] = injection
     activate(model, name)
+    for look in LOOKS:
+        look(model, injection)
 
 
 def add_another(model: nn.Module, name: str, make: Callable[[], Injection]) -> None:

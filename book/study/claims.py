@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from lora_from_scratch.config import LoraConfig
+from lora_from_scratch.extras.report import parameter_report
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.model import build_classifier
-from lora_from_scratch.report import parameter_report
 
 from .statistics import Estimate, RowFacts, estimate, missed, share_of_draws
 

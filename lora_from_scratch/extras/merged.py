@@ -1,10 +1,11 @@
-"""The merged model's weights, with the model left alone."""
+"""Plain models out of merged ones: the weights alone, or the model itself without its adapters."""
 
 import torch
 from torch import Tensor, nn
 
-from lora_from_scratch.merge import adapted_layers, merged_weight, refuse_tied
+from lora_from_scratch.merge import adapted_layers, merge, merged_weight, refuse_tied
 from lora_from_scratch.registry import Adapted
+from lora_from_scratch.slots import adapters_of, injection_of, install
 
 
 @torch.no_grad()
@@ -34,3 +35,28 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
             new = name.endswith(".weight") and layer.unmerged_weight is None
             state[name] = (merged_weight(owner, layer) if new else tensor).detach().clone()
     return state
+
+
+@torch.no_grad()
+def merge_and_unload(model: nn.Module) -> nn.Module:
+    """Merge the active adapter for good and return a plain model: no adapted layer is left.
+
+    The weights hold ``W + s B A``, the head is the adapter's, nothing trains, and no
+    second copy is kept. Other adapters of the model are dropped.
+
+    Raises:
+        LoraError: as of ``merge``; an adapter that is merged already is simply kept.
+    """
+    layers = adapted_layers(model)
+    injection = injection_of(model)
+    if any(layer.unmerged_weight is None for _, layer in layers):
+        merge(model)
+    for _, layer in layers:
+        layer.unmerged_weight = None
+    adapters = adapters_of(model)
+    injection.wake()  # which lifts what merging had put on it
+    install(model, None)
+    for name in injection.saved:  # the values, and not the module, which may be wider than the model
+        adapters.base[name].load_state_dict(injection.modules[name].state_dict())
+    del model.lora
+    return model

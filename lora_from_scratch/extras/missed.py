@@ -3,21 +3,24 @@
 import itertools
 import math
 import re
+import warnings
 from collections import Counter
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from lora_from_scratch.adapters import Injection
 from lora_from_scratch.bypass import bypasser
 from lora_from_scratch.layers import trained_tensors
-from lora_from_scratch.registry import REMARKS, Adapted, Remark
-from lora_from_scratch.slots import injection_of, lora_layers
+from lora_from_scratch.registry import Adapted
+from lora_from_scratch.slots import LOOKS, injection_of, lora_layers
 from lora_from_scratch.targets import ends_in, head_modules, inside, is_linear
 
 NO_LAYER = re.compile("embed|position|norm", re.IGNORECASE)  # in a name: what is looked up or multiplies
 GENERATES = re.compile("(LM|LMHead|DoubleHeads|ForConditionalGeneration|ForPreTraining)(Model)?$")  # heads that came with the base
 SAMPLE = 10_000  # entries of a weight
+UNTRAINED = "looks like an untrained head, and does not train in full"
 
 
 def left_out(model: nn.Module) -> dict[str, float]:
@@ -113,10 +116,18 @@ def _factors(model: nn.Module) -> set[int]:
     return {id(p) for _, layer in lora_layers(model) for p in trained_tensors(layer).values()}
 
 
-def _left_out_lines(model: nn.Module) -> list[str]:
-    return [f"{name} ({share:.1%})".replace("%", " %") for name, share in left_out(model).items()]
+def warn_of_untrained_heads(model: nn.Module, injection: Injection) -> None:
+    """Name what looks like an untrained head, unless ``modules_to_save`` has decided what trains in full."""
+    if injection.config.modules_to_save is None and (names := untrained_heads(model)):
+        warnings.warn(f"{UNTRAINED}: {', '.join(names)}; if so, set modules_to_save={tuple(names)}", stacklevel=5)
 
 
-REMARKS["left out"] = Remark(_left_out_lines, "left out, for no adapter reaches them (share of all matrices)")
-REMARKS["no gradient"] = Remark(without_gradient, "NO GRADIENT from the last backward pass, so that nothing is learnt there")
-REMARKS["untrained heads"] = Remark(untrained_heads, "looks like an untrained head, and does not train in full", at_once=True)
+def warn_of_moving_statistics(model: nn.Module, injection: Injection) -> None:
+    """Name modules whose running statistics go on moving, frozen or not (BatchNorm's)."""
+    norms = [name for name, m in model.named_modules() if getattr(m, "track_running_stats", False)]
+    if moving := [name for name in norms if not any(inside(name, other) for other in injection.saved)]:
+        hint = "are in no adapter's file; name these modules in modules_to_save, or keep them in eval mode"
+        warnings.warn(f"{', '.join(moving)}: running statistics move while training, frozen or not, and {hint}", stacklevel=5)
+
+
+LOOKS += [warn_of_untrained_heads, warn_of_moving_statistics]

@@ -10,6 +10,7 @@ import sys
 import torch
 
 from lora_from_scratch.config import LoraConfig, LoraError, check_positive_int
+from lora_from_scratch.extras.report import parameter_report
 from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments
 from lora_from_scratch.finetune.data_arguments import add_evaluate_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
@@ -24,7 +25,6 @@ from lora_from_scratch.finetune.predicting import add_predict_arguments, run_pre
 from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.streams import steady_streams
 from lora_from_scratch.inject import add_lora
-from lora_from_scratch.report import parameter_report
 
 
 def run_params(args: argparse.Namespace) -> dict:

@@ -11,6 +11,7 @@ import torch
 from lora_from_scratch.adapter_files import read_json
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.quantize import model_bytes
+from lora_from_scratch.extras.report import parameter_report
 from lora_from_scratch.finetune.arguments import check_arguments, lora_config, train_config
 from lora_from_scratch.finetune.data import TextData
 from lora_from_scratch.finetune.data_arguments import check_data_arguments, text_data
@@ -32,7 +33,6 @@ from lora_from_scratch.finetune.settings import check_settings, run_settings
 from lora_from_scratch.finetune.sidecar import RECORD
 from lora_from_scratch.finetune.spectra import update_spectra
 from lora_from_scratch.finetune.train import finetune
-from lora_from_scratch.report import parameter_report
 
 
 def run_finetune(args: argparse.Namespace) -> dict:

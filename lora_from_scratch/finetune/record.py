@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from lora_from_scratch.extras.report import ParameterReport
 from lora_from_scratch.finetune.data import SPLITS, TextData
 from lora_from_scratch.finetune.evaluate import Metrics
 from lora_from_scratch.finetune.history import History
@@ -18,7 +19,6 @@ from lora_from_scratch.finetune.model import TextClassifier
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.finetune.recipe import TrainConfig
 from lora_from_scratch.finetune.settings import run_settings
-from lora_from_scratch.report import ParameterReport
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "numpy")
 

@@ -89,14 +89,14 @@ def test_a_new_head_is_named_and_trains_once_it_is_named(case):
         model = add_lora(build(), LoraConfig(2, 4, targets))
     assert caught[0].filename == __file__
     report = parameter_report(model)
-    assert report.remarks["untrained heads"] == (head,)
+    assert report.untrained_heads == (head,)
     assert f"looks like an untrained head, and does not train in full: {head}" in str(report)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         named = LoraConfig(2, 4, targets, modules_to_save=(head,), exclude_modules=(head,) if targets == "all-linear" else ())
         torch.manual_seed(0)
         model = add_lora(build(), named)
-    assert "untrained heads" not in parameter_report(model).remarks
+    assert not parameter_report(model).untrained_heads
 
 
 def test_a_whole_new_head_is_named():
@@ -147,7 +147,7 @@ def test_no_head_is_named_without_need(case):
         warnings.simplefilter("error", UserWarning)
         model = add_lora(build(), config)
         if config.modules_to_save != ():
-            assert "untrained heads" not in parameter_report(model).remarks
+            assert not parameter_report(model).untrained_heads
 
 
 def test_nobody_is_warned_twice(tmp_path):

@@ -7,6 +7,7 @@ import torch
 
 from lora_from_scratch import LoraConfig, LoraError
 from lora_from_scratch.__main__ import main
+from lora_from_scratch.extras.report import parameter_report
 from lora_from_scratch.finetune import (
     build_classifier,
     load_classifier,
@@ -22,7 +23,6 @@ from lora_from_scratch.finetune.methods import (
     with_random_labels,
 )
 from lora_from_scratch.finetune.model import SIDECAR, TRAINED
-from lora_from_scratch.report import parameter_report
 
 ATTENTION = LoraConfig(1, 2.0, ("query", "key", "value", "attention.output.dense"))
 

@@ -133,7 +133,7 @@ def test_a_class_is_adapted_merged_saved_and_loaded(name, tmp_path):
 def check_idle(model):
     """The report names the adapters without a gradient, and for each there is a reason."""
     idle = [name for name, layer in lora_layers(model) if any(p.grad is None for p in trained_tensors(layer).values())]
-    said = [name for name in parameter_report(model).remarks.get("no gradient", ()) if name in dict(lora_layers(model))]
+    said = [name for name in parameter_report(model).without_gradient if name in dict(lora_layers(model))]
     assert said == idle
     unexplained = [name for name in idle if not any(re.search(pattern, name) for pattern in IDLE)]
     assert not unexplained, unexplained

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 
 from torch import nn
 
+from lora_from_scratch.extras.missed import UNTRAINED, left_out, untrained_heads, without_gradient
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.memory import span
 from lora_from_scratch.places import changed_places
-from lora_from_scratch.registry import REMARKS
 from lora_from_scratch.slots import Adapters, is_merged, lora_layers
 from lora_from_scratch.targets import head_modules, inside
 
@@ -37,7 +37,9 @@ class ParameterReport:
     adapter_bytes: int  # what the trained tensors take in a file
     replaced: tuple[str, ...] = ()  # where something else is than the adapters' own modules
     merged: bool = False  # whether the adapters are merged, so that they do not train
-    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of registry.REMARKS, those that are true -> modules
+    left_out: dict[str, float] = field(default_factory=dict)  # matrices that no adapter reaches -> share of all matrices
+    without_gradient: tuple[str, ...] = ()  # that the last backward pass did not reach, though it reached others
+    untrained_heads: tuple[str, ...] = ()  # what looks like an untrained head, and does not train in full
 
     @property
     def trainable(self) -> int:
@@ -83,7 +85,13 @@ class ParameterReport:
             lines.append(f"CHANGED since the adapters were added: {', '.join(self.replaced)}")
         if self.merged:
             lines.append("MERGED: the adapters do not train, unless you call unmerge(model) first")
-        lines += [f"{REMARKS[key].line}: {', '.join(names)}" for key, names in self.remarks.items()]
+        if self.left_out:
+            shares = ", ".join(f"{name} ({share:.1%})".replace("%", " %") for name, share in self.left_out.items())
+            lines.append(f"left out, for no adapter reaches them (share of all matrices): {shares}")
+        if self.without_gradient:
+            lines.append(f"NO GRADIENT from the last backward pass, so that nothing is learnt there: {', '.join(self.without_gradient)}")
+        if self.untrained_heads:
+            lines.append(f"{UNTRAINED}: {', '.join(self.untrained_heads)}")
         width = max((len(t.name) for t in self.trained), default=4)
         rows = [f"{t.name:<{width}}  {str(list(t.shape)):>13}  {t.parameters:>9,}  {t.reason}" for t in self.trained]
         return "\n".join([*lines, "", *rows])
@@ -119,7 +127,7 @@ def parameter_report(model: nn.Module) -> ParameterReport:
             trained.append(TrainedTensor(name, tuple(p.shape), p.numel(), reason))
     head_trains = any(t.reason == "head" for t in trained)
     matched = dict(Counter(injection.targets.values())) if injection else {}
-    remarks = {key: tuple(names) for key, remark in REMARKS.items() if injection and (names := remark.of(model))}
+    missed = (left_out(model), tuple(without_gradient(model)), tuple(untrained_heads(model))) if injection else ()
     changed = tuple(changed_places(model, adapters.in_place(), adapters.shapes)) if isinstance(adapters, Adapters) else ()
     counts = total, total - added, added, head, head_trains
-    return ParameterReport(*counts, tuple(trained), matched, size, changed, is_merged(model), remarks)
+    return ParameterReport(*counts, tuple(trained), matched, size, changed, is_merged(model), *missed)
