@@ -76,7 +76,7 @@ class Adapted(nn.Module):
             return super().__call__(*args, **kwargs)
         except RuntimeError as error:
             if any(p.is_meta for p in self.parameters()):
-                hint = f"offload with preload_module_classes=[{type(self).__name__!r}]"
+                hint = f"load an adapter, or offload with preload_module_classes=[{type(self).__name__!r}]"
                 raise LoraError(f"an adapted layer has factors without values, on the meta device: {hint}") from error
             raise
 

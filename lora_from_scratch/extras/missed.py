@@ -14,7 +14,7 @@ from lora_from_scratch.adapters import Injection
 from lora_from_scratch.bypass import bypasser
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.registry import Adapted
-from lora_from_scratch.slots import LOOKS, injection_of, lora_layers
+from lora_from_scratch.slots import LOOKS, adapters_of, injection_of, lora_layers
 from lora_from_scratch.targets import ends_in, head_modules, inside, is_linear
 
 NO_LAYER = re.compile("embed|position|norm", re.IGNORECASE)  # in a name: what is looked up or multiplies
@@ -117,8 +117,9 @@ def _factors(model: nn.Module) -> set[int]:
 
 
 def warn_of_untrained_heads(model: nn.Module, injection: Injection) -> None:
-    """Name what looks like an untrained head, unless ``modules_to_save`` has decided what trains in full."""
-    if injection.config.modules_to_save is None and (names := untrained_heads(model)):
+    """Name what looks like an untrained head, unless ``modules_to_save`` has decided what trains in full. Once a model."""
+    first = len(adapters_of(model).named) == 1
+    if first and injection.config.modules_to_save is None and (names := untrained_heads(model)):
         warnings.warn(f"{UNTRAINED}: {', '.join(names)}; if so, set modules_to_save={tuple(names)}", stacklevel=5)
 
 

@@ -31,7 +31,7 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
 
     Row i is entry i of the first dimension of what the model is called with. Every module concerned must get the
     batch first and its rows apart: that is shown by two short passes of the base on a few rows (``Trial``),
-    once for each module of a model and only if the rows' adapters differ. Layouts with the time first, experts that are
+    once for each module of a model and only if the rows' adapters differ; hooks of yours see those passes, too. Layouts with the time first, experts that are
     handed some of the tokens, rows in another order and a head that the model uses without calling it are refused.
 
     Factors that change within the block are not seen before the next one. The model is changed

@@ -63,7 +63,7 @@ class VeRALinear(LoRALinear, variant="vera"):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()  # of the projections
-        nn.init.constant_(self.vera_lambda_d, self.d_initial)
+        nn.init.constant_(self.vera_lambda_d, float(self.d_initial))
         nn.init.zeros_(self.vera_lambda_b)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import json
 
 import pytest
 import torch
@@ -93,9 +92,7 @@ def test_files_keep_float32_and_take_a_head_of_half_precision(half, batch, tmp_p
     assert torch.equal(again.classifier.weight, model.classifier.weight)
     assert torch.equal(again(**batch).logits, model(**batch).logits)
     narrow = {key: t.to(half) if "classifier" in key else t for key, t in tensors.items()}
-    with open(tmp_path / "adapter_model.safetensors", "rb") as file:
-        about = file.read(int.from_bytes(file.read(8), "little"))
-    save_file(narrow, tmp_path / "adapter_model.safetensors", metadata=json.loads(about).get("__metadata__"))
+    save_file(narrow, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})  # as PEFT writes it, without a sha256
     again = load_adapter(bert(half), tmp_path)
     assert again.classifier.weight.dtype == torch.float32
     assert torch.equal(again.classifier.weight, model.classifier.weight.to(half).float())

@@ -95,10 +95,13 @@ def test_a_hook_on_a_module_that_stands_twice_runs_twice_and_not_more():
 def test_rows_run_a_place_s_hooks_once():
     model, calls = two(), []
     add_adapter(model, "c", LoraConfig(2, 4, ("lin",), modules_to_save=("head",)))
+    rows = ["default", "c", None]
+    with adapter_rows(model, rows):
+        model(torch.randn(3, 4))  # shows that the model keeps its rows: later passes are single ones
     for place in ("lin", "head"):
         model.get_submodule(place).register_forward_hook(lambda *a: calls.append(1))
-    with adapter_rows(model, ["default", "c", None]):
-        model(torch.randn(3, 4))
+    with adapter_rows(model, rows):
+        model(torch.randn(3, 2, 4))
     assert len(calls) == 2
 
 

@@ -69,7 +69,7 @@ def test_an_offloaded_model_is_refused_and_is_as_it_was_afterwards(act, offload,
 @pytest.mark.parametrize("offload", [to_cpu, to_disk])
 def test_a_forward_pass_says_how_to_offload(offload, tmp_path):
     model = offload(two(), tmp_path)
-    with pytest.raises(LoraError, match=r"without values, on the meta device: offload with preload_module_classes=\['LoRALinear'\]"):
+    with pytest.raises(LoraError, match=r"without values, on the meta device: load an adapter, or offload with preload_module_classes=\['LoRALinear'\]"):
         model(torch.randn(2, 4))
 
 
