@@ -24,7 +24,7 @@ from lora_from_scratch.extras.hot_swap import HotSwap
 from lora_from_scratch.extras.lora_plus import lora_plus_groups
 from lora_from_scratch.extras.lora_xs import LoRAXSLinear
 from lora_from_scratch.extras.merged import merge_and_unload, merged_state_dict
-from lora_from_scratch.extras.missed import left_out, untrained_heads, without_gradient
+from lora_from_scratch.extras.missed import unreached, untrained_heads, without_gradient
 from lora_from_scratch.extras.nf4 import LoRANF4Linear, NF4Linear, dequantize_nf4, nf4_levels, quantize_nf4
 from lora_from_scratch.extras.pissa import OLoRALinear, PiSSALinear
 from lora_from_scratch.extras.quantize import ModelBytes, dequantize_linears, model_bytes, quantize_linears
@@ -41,7 +41,7 @@ from lora_from_scratch.layers import LoRALinear
 from lora_from_scratch.merge import merge, unmerge
 from lora_from_scratch.slots import delete_adapter, disable_adapter, remove_lora, set_adapter
 
-# Whoever imports them from here may give them a model that is compiled or otherwise wrapped.
+# Imported from here, they take a model that is compiled or otherwise wrapped as well.
 add_lora, add_adapter, remove_lora = through_wrappers(add_lora), through_wrappers(add_adapter), through_wrappers(remove_lora)
 set_adapter, delete_adapter = through_wrappers(set_adapter), through_wrappers(delete_adapter)
 save_adapter, load_adapter = through_wrappers(save_adapter), through_wrappers(load_adapter)
@@ -83,7 +83,6 @@ __all__ = [
     "effective_rank",
     "energy",
     "extract_lora",
-    "left_out",
     "load_adapter",
     "lora_delta",
     "lora_forward",
@@ -102,6 +101,7 @@ __all__ = [
     "set_adapter",
     "truncated_svd",
     "unmerge",
+    "unreached",
     "untrained_heads",
     "without_gradient",
 ]

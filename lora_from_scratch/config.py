@@ -27,7 +27,7 @@ class LoraConfig:
         target_modules: names of the modules to adapt; a module matches a target ``t``
             when its full name is ``t`` or ends in ``"." + t``. Or one string: a regular
             expression that must match the full name, or ``"all-linear"`` for every
-            linear layer outside the head (``left_out`` names what that cannot reach).
+            linear layer outside the head (``unreached`` names what that cannot reach).
         dropout: probability that an entry of ``x`` is dropped on its way to ``A``
             while training, in [0, 1). Embeddings have none.
         modules_to_save: modules that train in full and travel in the adapter's file.

@@ -57,10 +57,11 @@ def prepare(model: nn.Module, config: LoraConfig) -> Injection:
     targets = find_targets(model, config)
     saved = find_saved(model, config, targets)
     modules = {name: adapted_layer(model.get_submodule(name), name, config) for name in targets}
-    return Injection(config, targets, saved, modules | {n: _copy(model.get_submodule(n), n) for n in saved})
+    return Injection(config, targets, saved, modules | {n: trained_copy(model.get_submodule(n), n) for n in saved})
 
 
-def _copy(module: nn.Module, name: str) -> nn.Module:
+def trained_copy(module: nn.Module, name: str) -> nn.Module:
+    """A copy of ``module`` to train in full, in float32 at least, or a ``LoraError`` that names it."""
     try:
         return widen(copy.deepcopy(module))
     except Exception as error:  # whatever its parts raise

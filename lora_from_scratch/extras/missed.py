@@ -23,7 +23,7 @@ SAMPLE = 10_000  # entries of a weight
 UNTRAINED = "looks like an untrained head, and does not train in full"
 
 
-def left_out(model: nn.Module) -> dict[str, float]:
+def unreached(model: nn.Module) -> dict[str, float]:
     """What ``target_modules`` means and adapters cannot reach, by name: its share of all matrices, in (0, 1].
 
     ``"all-linear"`` means every matrix but those that are looked up, the head and the output

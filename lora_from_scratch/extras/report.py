@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from torch import nn
 
-from lora_from_scratch.extras.missed import UNTRAINED, left_out, untrained_heads, without_gradient
+from lora_from_scratch.extras.missed import UNTRAINED, unreached, untrained_heads, without_gradient
 from lora_from_scratch.layers import trained_tensors
 from lora_from_scratch.memory import span
 from lora_from_scratch.places import changed_places
@@ -127,7 +127,7 @@ def parameter_report(model: nn.Module) -> ParameterReport:
             trained.append(TrainedTensor(name, tuple(p.shape), p.numel(), reason))
     head_trains = any(t.reason == "head" for t in trained)
     matched = dict(Counter(injection.targets.values())) if injection else {}
-    missed = (left_out(model), tuple(without_gradient(model)), tuple(untrained_heads(model))) if injection else ()
+    missed = (unreached(model), tuple(without_gradient(model)), tuple(untrained_heads(model))) if injection else ()
     changed = tuple(changed_places(model, adapters.in_place(), adapters.shapes)) if isinstance(adapters, Adapters) else ()
     counts = total, total - added, added, head, head_trains
     return ParameterReport(*counts, tuple(trained), matched, size, changed, is_merged(model), *missed)

@@ -60,7 +60,7 @@ class Steady:
 
     @property
     def reader_left(self) -> bool:
-        """Whether whoever read the stream has seen enough, such as ``head``."""
+        """Whether the reader of the stream has gone, as ``head`` does once it has seen enough."""
         left = (errno.EPIPE,) if os.name != "nt" else (errno.EPIPE, errno.EINVAL)
         return isinstance(self.fault, OSError) and self.fault.errno in left
 

@@ -4,7 +4,7 @@ import pytest
 import transformers as hf
 from torch import nn
 
-from lora_from_scratch import LoraConfig, LoraError, LoRALinear, add_lora, left_out, parameter_report
+from lora_from_scratch import LoraConfig, LoraError, LoRALinear, add_lora, parameter_report, unreached
 from lora_from_scratch.registry import BASES
 
 TEXT = dict(
@@ -34,7 +34,7 @@ def normed():
 
 
 def shares(model, config=ALL):
-    return left_out(add_lora(model, config))
+    return unreached(add_lora(model, config))
 
 
 def test_the_tensors_of_experts():
@@ -92,7 +92,7 @@ def test_a_subclass_that_is_declared_is_adapted():
     try:
         type("LoRAMine", (LoRALinear,), {}, adapts=Mine)
         model = add_lora(nn.Sequential(Mine(4, 4)), ALL)
-        assert isinstance(model[0], LoRALinear) and left_out(model) == {}
+        assert isinstance(model[0], LoRALinear) and unreached(model) == {}
     finally:
         BASES.pop(Mine, None)
 
@@ -112,4 +112,4 @@ def test_a_rank_above_every_limit_names_the_first_layer():
 
 def test_what_is_left_out_is_asked_of_an_adapter():
     with pytest.raises(LoraError, match="no LoRA adapters"):
-        left_out(nn.Linear(2, 2))
+        unreached(nn.Linear(2, 2))

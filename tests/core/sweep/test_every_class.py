@@ -38,10 +38,6 @@ REFUSED = {  # by add_lora, in these words
     "Nemotron3_5TranscribeForConditionalGeneration": "its head is not known; name it in modules_to_save",
 }
 NOT_MERGED = {"LukeForMaskedLM": "the weight of entity_predictions.decoder is tied to another module"}
-IN_PLACE = "changes an adapted layer's output in place"
-XFAIL = dict.fromkeys(
-    ("RoCBertForCausalLM", "RoCBertForMaskedLM", "RoCBertForSequenceClassification", "LongformerForSequenceClassification"), IN_PLACE
-)
 SOUND = "it wants sound, not only tokens"
 PLACES = "which of its layers share weights is given by a list, not by sizes"
 CACHE = "a config of two layers has none of the kind that its cache asks"
@@ -98,7 +94,7 @@ def base_that_trains(name):
     return model, inputs, before.detach()
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xfail(reason=XFAIL[n])) if n in XFAIL else n for n in every_class()])
+@pytest.mark.parametrize("name", every_class())
 @pytest.mark.filterwarnings("ignore")
 def test_a_class_is_adapted_merged_saved_and_loaded(name, tmp_path):
     hf.logging.set_verbosity_error()
@@ -140,4 +136,4 @@ def check_idle(model):
 
 
 def test_the_tables_name_classes_that_exist():
-    assert not {*REFUSED, *NOT_MERGED, *XFAIL, *NOT_TINY} - every_class().keys()
+    assert not {*REFUSED, *NOT_MERGED, *NOT_TINY} - every_class().keys()
