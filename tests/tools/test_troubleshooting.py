@@ -1,6 +1,7 @@
 """Every message that the page on troubleshooting quotes is made here, and is as the page has it."""
 
 import re
+import warnings
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lora_from_scratch import LoraConfig, LoraError, add_lora, load_adapter, merge, save_adapter, unmerge
+from lora_from_scratch import LoraConfig, LoraError, add_adapter, add_lora, load_adapter, merge, save_adapter, unmerge
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.adapter_files import read_json, write_json
 from lora_from_scratch.finetune import (
@@ -63,6 +64,36 @@ def cut_short(folder):
     path = folder / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     load_adapter(tiny_bert(), folder)
+
+
+def damaged(folder):
+    save_adapter(add_lora(tiny_bert(), CONFIG), folder)
+    path = folder / "adapter_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    load_adapter(tiny_bert(), folder)
+
+
+def with_a_fresh_head():
+    body = nn.Linear(64, 64)
+    nn.init.normal_(body.weight)  # as training leaves it, and not as nn.Linear draws it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        add_lora(nn.ModuleDict({"body": body, "out": nn.Linear(64, 3)}), LoraConfig(2, 4, ("body",)))
+
+
+def switched_too_early():
+    model = add_lora(tiny_bert(), CONFIG)
+    loss = model(torch.ones(1, 3, dtype=torch.long)).logits.sum()
+    add_adapter(model, "b", CONFIG)
+    loss.backward()
+
+
+def resized():
+    model = add_lora(tiny_bert(), LoraConfig(2, 4, ("word_embeddings",)))
+    model.resize_token_embeddings(70, mean_resizing=False)
+    merge(model)
 
 
 def of_another_kind():
@@ -117,16 +148,20 @@ def cases(folder, tiny, data):
         lambda: add_lora(tiny_bert(), LoraConfig(99, 4, ("query",))),
         lambda: add_lora(tiny_bert(), replace(CONFIG, layers=(7,))),
         of_another_kind,
+        with_a_fresh_head,
         lambda: trained(replace(tiny, model=tiny.model.requires_grad_(False)), data),
         lambda: tiny_bert().requires_grad_(False)(torch.ones(1, 3, dtype=torch.long)).logits.sum().backward(),
         lambda: trained(broken(tiny), data),
         lambda: trained(adapted(tiny), data, lr=50.0, epochs=3),
+        switched_too_early,
+        resized,
         lambda: twice(merge),
         lambda: unmerge(add_lora(tiny_bert(), CONFIG)),
         tied,
         lambda: left_out(folder),
         lambda: incomplete(folder),
         lambda: cut_short(folder),
+        lambda: damaged(folder),
         lambda: of_another_base(adapted(tiny), folder),
         lambda: trained(adapted(tiny), replace(data, label_names=data.label_names[::-1])),
         lambda: load_emotion("/nowhere"),
