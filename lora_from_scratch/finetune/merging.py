@@ -13,8 +13,9 @@ from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.lock import locked
 from lora_from_scratch.finetune.methods import choose_trained, uses_lora
 from lora_from_scratch.finetune.model import HERE, TRAINED, TextClassifier, load_finetuned, save_finetuned
-from lora_from_scratch.finetune.out import RECORD, replacing
+from lora_from_scratch.finetune.out import replacing
 from lora_from_scratch.finetune.projected_head import ProjectedHead
+from lora_from_scratch.finetune.sidecar import RECORD
 from lora_from_scratch.merge import merge_and_unload
 
 README = "README.md"
