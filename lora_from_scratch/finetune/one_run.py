@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from lora_from_scratch.adapter_files import read_json
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.quantize import model_bytes
+from lora_from_scratch.files import read_json
 from lora_from_scratch.finetune.arguments import check_arguments, lora_config, train_config
 from lora_from_scratch.finetune.data import TextData
 from lora_from_scratch.finetune.data_arguments import check_data_arguments, text_data
