@@ -39,14 +39,15 @@ def add_evaluate_arguments(sub: argparse.ArgumentParser) -> None:
     add_table_arguments(sub)
 
 
-def add_table_arguments(sub: argparse.ArgumentParser) -> None:
-    """How to read a table; None means: as ``Reading`` has it, or as a run did."""
+def add_table_arguments(sub: argparse.ArgumentParser, labels: bool = True) -> None:
+    """How to read a table, with or without labels; None means: as ``Reading`` has it, or as a run did."""
     add = _adder(sub, "text_column", "label_column", "separator", "encoding", "skip_bad_rows")
     add("--text-column", help="in data of your own (default: text, or the run's)")
-    add("--label-column", help="in data of your own (default: label, or the run's)")
-    add("--separator", help="between columns: one character, or tab (default: a tab in .tsv, otherwise a comma)")
-    add("--encoding", help="of a table's text, such as cp1252 (default: utf-8)")
-    add("--skip-bad-rows", action="store_true", help="leave out rows without a text or a label, and count them")
+    if labels:
+        add("--label-column", help="in data of your own (default: label, or the run's)")
+    add("--separator", help="between columns: one character, or tab (default: a tab in .tsv, otherwise a comma, or the run's)")
+    add("--encoding", help="of a table's text, such as cp1252 (default: utf-8, or the run's)")
+    add("--skip-bad-rows", action="store_true", help="leave out faulty rows, and count them")
 
 
 def _adder(sub: argparse.ArgumentParser, *names: str):

@@ -31,6 +31,11 @@ class Metrics:
         return len(set(self.predictions)) == 1 and sum(map(any, self.confusion)) > 1
 
 
+def in_words(metrics: Metrics) -> str:
+    """The two figures that the commands print."""
+    return f"accuracy {metrics.accuracy:.4f}, macro-F1 {metrics.macro_f1:.4f}"
+
+
 def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
     """Logits [texts, labels] in the order of ``texts``, in float32 on the CPU.
 

@@ -2,19 +2,19 @@
 
 import argparse
 import difflib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lora_from_scratch.adapter_files import read_json
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.errors import CONTROL
 from lora_from_scratch.finetune.confusion import confusion_table
 from lora_from_scratch.finetune.data import HUB_NAME, LABEL_NAMES, SPLITS, Split, TextData, load_emotion
 from lora_from_scratch.finetune.data_arguments import reading_of
-from lora_from_scratch.finetune.evaluate import check_labels, evaluate
+from lora_from_scratch.finetune.evaluate import check_labels, evaluate, in_words
 from lora_from_scratch.finetune.model import TextClassifier, load_finetuned
 from lora_from_scratch.finetune.reading import Fault, Reading, counted
+from lora_from_scratch.finetune.record import read_record, reading_in
 from lora_from_scratch.finetune.seen import trained_on
-from lora_from_scratch.finetune.sidecar import RECORD
 from lora_from_scratch.finetune.sources import Parts, conflicts, leave_out_rare, read_data, read_parts
 from lora_from_scratch.finetune.split import share_out
 from lora_from_scratch.finetune.tables import Row, settle
@@ -32,8 +32,8 @@ def run_evaluate(args: argparse.Namespace) -> dict:
     """
     folder = Path(args.adapter)
     classifier = load_finetuned(folder)
-    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
-    reading = reading_of(args, _reading_in(record, folder))
+    record = read_record(folder)
+    reading = reading_of(args, reading_in(folder))
     chosen = _of_the_run(args, classifier, record, reading) if args.data is None else _given(args, classifier, reading)
     n = counted(len(chosen.rows), "row")
     print(f"Data: {chosen.title}")
@@ -44,7 +44,7 @@ def run_evaluate(args: argparse.Namespace) -> dict:
         were = "was" if seen == 1 else "were"
         print(f"Note: {seen:,} of these {counted(len(chosen.rows), 'text')} {were} trained on, which flatters the figures")
     metrics = evaluate(classifier, chosen.rows)
-    print(f"{chosen.what}: accuracy {metrics.accuracy:.4f}, macro-F1 {metrics.macro_f1:.4f} on {n}")
+    print(f"{chosen.what}: {in_words(metrics)} on {n}")
     absent = [name for name, counts in zip(classifier.label_names, metrics.confusion, strict=True) if not any(counts)]
     if absent:
         print(f"Note: no rows of {', '.join(absent)}, whose F1 counts as 0 in the mean")
@@ -62,15 +62,6 @@ class _Chosen:
     what: str  # a split, or every row
     rows: Split
     notes: list[str]
-
-
-def _reading_in(record: dict, folder: Path) -> Reading:
-    """How the run read its table."""
-    kept = record.get("reading", {})
-    try:
-        return Reading(**{f.name: kept[f.name] for f in fields(Reading) if f.name in kept.keys()})
-    except (LoraError, TypeError, AttributeError) as error:
-        raise LoraError(f"{folder / RECORD} does not say how to read a table: {error}") from None
 
 
 def _of_the_run(args: argparse.Namespace, classifier: TextClassifier, record: dict, reading: Reading) -> _Chosen:
@@ -91,7 +82,7 @@ def _data_in(record: dict, folder: Path) -> tuple[str | None, str]:
     try:
         was = record["data"]
         source = record.get("reading", {}).get("source") or EMOTION.get(was["source"], was["source"])
-        if source is None or source.isprintable():
+        if source is None or not CONTROL.search(source):
             return source, was["fingerprint"]
         raise ValueError("characters that a terminal would obey")
     except (KeyError, TypeError, AttributeError, ValueError):

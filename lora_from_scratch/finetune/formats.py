@@ -1,10 +1,11 @@
-"""The rows of a file, whatever its format: CSV with any separator, JSON, JSONL, Parquet; packed or not."""
+"""The rows of a file, whatever its format: CSV with any separator, JSON, JSONL, Parquet, a text a line; packed or not."""
 
 import codecs
 import csv
 import gzip
 import io
 import json
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,15 +16,19 @@ from lora_from_scratch.finetune.reading import Fault, Reading, counted, unnamed
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+COLUMN_FLAGS = ("--text-column", "--label-column")  # for the columns that a table must have, in this order
 LONGEST_FIELD = 2**31 - 1  # csv's own limit of 131,072 characters is less than a long document
 
 
 def kind_of(path: Path) -> str | None:
     """The kind of table that a file's name promises, or None."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
-        suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
+    suffix = suffix_of(path)
+    return suffix if suffix in KINDS else None
+
+
+def suffix_of(path: Path) -> str:
+    """How a file's name ends, in lower case and without the ``.gz`` of a packed one."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def unit_of(path: Path) -> str:
@@ -47,7 +52,7 @@ def records(
     if kind == ".parquet":
         yield from _parquet(path, wanted)
         return
-    text = read_text(path, reading.encoding)
+    text = _read_text(path, reading.encoding, notes)
     if kind in (".csv", ".tsv"):
         yield from _csv(path, text, reading.separator or ("\t" if kind == ".tsv" else ","), wanted, reading, notes)
     elif kind == ".json" and text.lstrip()[:1] == "[":
@@ -56,22 +61,52 @@ def records(
         yield from _jsonl(text, wanted)
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
+def lines(source: str, encoding: str, notes: list[str]) -> list[str]:
+    """The lines of a file, or of standard input if ``source`` is "-", the empty ones as well.
+
+    Raises:
+        LoraError: it cannot be read.
+    """
+    if source == "-":
+        stream = getattr(sys.stdin, "buffer", sys.stdin)  # None: the process was started without it
+        raw = stream.read() if stream else b""
+        text = raw if isinstance(raw, str) else _decoded(raw, "standard input", encoding, notes, is_table=False)
+    else:
+        text = _read_text(Path(source), encoding, notes)
+    return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+
+
+def _read_text(path: Path, encoding: str, notes: list[str]) -> str:
     """A file's text, unpacked if its name ends in ``.gz``; or a ``LoraError`` that says why there is none."""
-    name = codecs.lookup(encoding).name
     try:
         raw = path.read_bytes()
         if path.suffix.lower() == ".gz":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         raise LoraError(f"{path} is not readable: {error}") from None
+    return _decoded(raw, str(path), encoding, notes, is_table=kind_of(path) in (".csv", ".tsv"))
+
+
+def _decoded(raw: bytes, source: str, encoding: str, notes: list[str], is_table: bool) -> str:
+    name = codecs.lookup(encoding).name
     try:
-        return raw.decode("utf-8-sig" if name == "utf-8" else name)
+        text = raw.decode("utf-8-sig" if name == "utf-8" else name)
     except UnicodeDecodeError as error:
         line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
         likely = "utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "cp1252" if name == "utf-8" else "utf-8"
-        advice = f"; try --encoding {likely}" if kind_of(path) in (".csv", ".tsv") else ""  # JSON is always UTF-8
-        raise LoraError(f"{path} is not readable as {name.upper()} text: byte 0x{byte:02x} in line {line}{advice}") from None
+        advice = f"; try --encoding {likely}" if is_table else ""  # JSON is always UTF-8
+        raise LoraError(f"{source} is not readable as {name.upper()} text: byte 0x{byte:02x} in line {line}{advice}") from None
+    if name != "utf-8" and not raw.isascii() and _is_utf8(raw):  # other texts are so by a rare chance
+        notes.append(f"{source} was read as {name.upper()}, but looks like UTF-8: pass --encoding utf-8 if it is")
+    return text
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+        return True
+    except UnicodeDecodeError:
+        return False
 
 
 def _csv(path: Path, text: str, separator: str, wanted: tuple[str, ...], reading: Reading, notes: list[str]):
@@ -87,7 +122,11 @@ def _csv(path: Path, text: str, separator: str, wanted: tuple[str, ...], reading
         raise LoraError(f"{path}, after line {reader.line_num}: not CSV ({error}){advice}") from None
     finally:
         csv.field_size_limit(limit)
-    merged = _merged(rows, list(reader.fieldnames or ()), separator, reading)
+    header = list(reader.fieldnames or ())
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        notes.append(f"{path} has more than one column {' and '.join(map(repr, twice))}; the last is read")
+    merged = _merged(rows, header, separator, reading)
     if merged:
         notes.append(
             f"{path}, line {merged[0]}: the text looks like several rows in one; is a quotation mark missing?"
@@ -105,7 +144,9 @@ def _check_header(path: Path, text: str, separator: str, header: list[str], want
     missing = sorted(set(wanted) - set(header))
     if missing:
         has = ", ".join(map(repr, header)) or "none"
-        raise LoraError(f"{path} has no column {' and no '.join(map(repr, missing))}; it has {has}{_other(text, separator, wanted)}")
+        flags = " and ".join(flag for column, flag in zip(wanted, COLUMN_FLAGS, strict=False) if column in missing)
+        advice = _other(text, separator, wanted) or f": choose with {flags}"
+        raise LoraError(f"{path} has no column {' and no '.join(map(repr, missing))}; it has {has}{advice}")
     twice = [column for column in wanted if header.count(column) > 1]
     if twice:
         raise LoraError(f"{path} has more than one column {' and '.join(map(repr, twice))}")

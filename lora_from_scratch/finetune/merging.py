@@ -14,8 +14,9 @@ from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.lock import locked
 from lora_from_scratch.finetune.methods import choose_trained, uses_lora
 from lora_from_scratch.finetune.model import HERE, TRAINED, TextClassifier, load_finetuned, save_finetuned
-from lora_from_scratch.finetune.out import RECORD, replacing
+from lora_from_scratch.finetune.out import replacing
 from lora_from_scratch.finetune.projected_head import ProjectedHead
+from lora_from_scratch.finetune.sidecar import RECORD
 
 README = "README.md"
 TITLE = "# A text classifier, fine-tuned with LoRA and merged by lora_from_scratch"

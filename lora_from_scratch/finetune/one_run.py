@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from lora_from_scratch.adapter_files import read_json
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.quantize import model_bytes
 from lora_from_scratch.extras.report import parameter_report
+from lora_from_scratch.files import read_json
 from lora_from_scratch.finetune.arguments import check_arguments, lora_config, train_config
 from lora_from_scratch.finetune.data import TextData
 from lora_from_scratch.finetune.data_arguments import check_data_arguments, text_data
 from lora_from_scratch.finetune.encoders import encoder_targets
-from lora_from_scratch.finetune.evaluate import Metrics, evaluate
+from lora_from_scratch.finetune.evaluate import Metrics, evaluate, in_words
 from lora_from_scratch.finetune.failures import Collapsed, RunFailed, TrainingFailed
 from lora_from_scratch.finetune.history import History
 from lora_from_scratch.finetune.lock import locked
@@ -97,11 +97,6 @@ def _train(args: argparse.Namespace, train: TrainConfig, data: TextData, classif
     return history, failure, test, {"memory": memory} | ({"spectra": spectra} if spectra else {})
 
 
-def in_words(metrics: Metrics) -> str:
-    """The two figures that the commands print."""
-    return f"accuracy {metrics.accuracy:.4f}, macro-F1 {metrics.macro_f1:.4f}"
-
-
 def _what_is_saved(asked: Path, folder: Path, epoch: int) -> str:
     """Of a run that collapsed."""
     elsewhere = f" in {folder}: the earlier run in {asked} did better, and is as it was" if folder != asked else ""
@@ -161,6 +156,8 @@ def _tell(out: Path, data: TextData, history: History, test: Metrics | None) -> 
     if test:
         print(f"Test:       {in_words(test)}")
     print(f"Trained for {history.train_seconds:.0f} s in {history.precision} on {history.device}")
-    print(f"Saved: {out}\nTry: python -m lora_from_scratch predict {shlex.quote(str(out))} \"i feel wonderful today\"")
+    command, folder = "python -m lora_from_scratch", shlex.quote(str(out))
+    print(f"Saved: {out}\nTry: {command} predict {folder} \"i feel wonderful today\"")
+    print(f"     {command} evaluate {folder}, for each label's precision and recall, and what it is confused with")
     if data.source == "built-in corpus":
         print("These figures are of the BUILT-IN CORPUS, not of the emotion dataset.")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_from_scratch.adapter_files import CONFIG, WEIGHTS, read_json, write_json
+from lora_from_scratch.adapter_files import CONFIG, WEIGHTS
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.files import read_json, write_json
 from lora_from_scratch.finetune.data import Split
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.lock import LOCK

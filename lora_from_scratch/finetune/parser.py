@@ -26,6 +26,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         # A subparser hands what it doesn't know on to its parent, which can't know the nearest flag.
         known, unknown = super().parse_known_args(args, namespace)
+        lists = [action for action in self._get_positional_actions() if action.nargs == "*"]
+        if lists:  # which argparse regards as complete at the first flag, even if it is empty then
+            unknown, words = _flags_and_words(unknown)
+            setattr(known, lists[0].dest, [*getattr(known, lists[0].dest), *words])
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}{self._near(unknown[0].partition('=')[0])}")
         return known, unknown
@@ -39,6 +43,13 @@ class Parser(argparse.ArgumentParser):
 
     def _near(self, flag: str) -> str:
         return _hint(flag, list(self._option_string_actions)) if flag.startswith("-") else ""
+
+
+def _flags_and_words(rest: list[str]) -> tuple[list[str], list[str]]:
+    """What begins like a flag, and what does not or stands behind ``--``."""
+    end = rest.index("--") if "--" in rest else len(rest)
+    flags = [word for word in rest[:end] if word.startswith("-") and word != "-" and " " not in word]
+    return flags, [word for word in rest[:end] if word not in flags] + rest[end + 1 :]
 
 
 def _hint(word: str, words: list[str]) -> str:

@@ -6,20 +6,25 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from lora_from_scratch.config import LoraError, check_positive_int
 from lora_from_scratch.files import write_whole
+from lora_from_scratch.finetune.data_arguments import add_table_arguments, reading_of
 from lora_from_scratch.finetune.evaluate import predict_logits
 from lora_from_scratch.finetune.failures import RunFailed
+from lora_from_scratch.finetune.formats import kind_of
 from lora_from_scratch.finetune.model import TextClassifier, load_finetuned
-from lora_from_scratch.finetune.rows import Row, read_rows
+from lora_from_scratch.finetune.reading import counted
+from lora_from_scratch.finetune.record import reading_in
 from lora_from_scratch.finetune.streams import bar
+from lora_from_scratch.finetune.unlabelled import Record, check_file, read_rows
 
-AT_ONCE = 512  # rows: enough to sort them by length, and few in memory
-FILE_HELP = "a table to label: .csv, .jsonl, .txt with a text a line, or - for standard input with a text a line"
+AT_ONCE = 512  # rows: enough to sort them by length, and few to wait for
+FILE_HELP = "a table to label, of any kind that finetune takes; or .txt with a text a line, or - for standard input, likewise"
 OUT_HELP = "the table with its labels, .csv or .jsonl: all columns of --file and two more (default: print them)"
 
 
@@ -27,7 +32,7 @@ def add_predict_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("adapter", help="the folder that finetune or merge wrote")
     sub.add_argument("text", nargs="*", help='a text in quotes, such as "i feel wonderful today"')
     sub.add_argument("--file", help=FILE_HELP)
-    sub.add_argument("--text-column", default="text", help="of --file")
+    add_table_arguments(sub, labels=False)
     sub.add_argument("--out", help=OUT_HELP)
     sub.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     sub.add_argument("--top-k", type=int, metavar="K", help="the K most probable labels (default: all for texts, 1 for --file)")
@@ -46,6 +51,8 @@ def run_predict(args: argparse.Namespace) -> dict:
     if bool(args.text) == bool(args.file):
         raise LoraError("expected one text or more, each in quotes, or --file with a table" + (", not both" if args.text else ""))
     if args.file:
+        check_file(args.file)
+        reading_of(args)
         _check_out(args)
     elif args.out:
         raise LoraError("--out takes the rows of a table: give it with --file")
@@ -79,24 +86,29 @@ def _label_texts(classifier: TextClassifier, args: argparse.Namespace) -> dict:
 
 
 def _label_file(classifier: TextClassifier, args: argparse.Namespace) -> dict:
-    columns, rows = read_rows(args.file, args.text_column)
+    # A text a line has neither columns nor the encoding of the run's table; and no row goes missing unless it is asked for.
+    run = replace(reading_in(Path(args.adapter)), skip_bad_rows=False) if kind_of(Path(args.file)) else None
+    reading = reading_of(args, run)
+    columns, rows, notes = read_rows(args.file, reading)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     new = _new_columns(columns, min(args.top_k or 1, len(classifier.label_names)), args.file)
     found: Counter[str] = Counter()
-    labelled = _labelled(classifier, rows, args.text_column, new, found)
+    labelled = _labelled(classifier, iter(rows), reading.text, new, found)
     result: dict[str, Any] = {"adapter": args.adapter, "file": args.file, "out": args.out}
     if args.out:
         _write(Path(args.out), [*columns, *new], labelled)
     elif args.json:
         result["rows"] = list(labelled)
     else:
-        _print_table(classifier, labelled, args.text_column, new)
+        _print_table(classifier, labelled, reading.text, new)
     blank = found.pop("", 0)
     total = sum(found.values())
     if blank:
-        print(f"warning: {_counted(blank, 'row')} of {args.file} without a text got no label", file=sys.stderr)
+        print(f"warning: {counted(blank, 'row')} of {args.file} without a text got no label", file=sys.stderr)
     if args.out:
         counts = ", ".join(f"{name} {count:,}" for name, count in found.most_common())
-        print(f"{args.out}: {_counted(total, 'text')}{': ' * bool(counts)}{counts}")
+        print(f"{args.out}: {counted(total, 'text')}{': ' * bool(counts)}{counts}")
     return result | {"texts": total, "without_a_text": blank, "counts": dict(found.most_common())}
 
 
@@ -106,7 +118,7 @@ def _ranked(classifier: TextClassifier, texts: list[str]) -> list[list[tuple[str
     return [sorted(zip(classifier.label_names, row, strict=True), key=lambda pair: -pair[1]) for row in shares]
 
 
-def _labelled(classifier: TextClassifier, rows: Iterator[Row], column: str, new: list[str], found: Counter) -> Iterator[Row]:
+def _labelled(classifier: TextClassifier, rows: Iterator[Record], column: str, new: list[str], found: Counter) -> Iterator[Record]:
     """The rows with their new columns, in order, a few hundred at a time; counts in ``found`` how often a label came."""
     while some := list(islice(rows, AT_ONCE)):
         texts = [row[column] for row in some if row[column].strip()]
@@ -127,7 +139,7 @@ def _new_columns(columns: list[str], best: int, source: str) -> list[str]:
     raise LoraError(f"{source} has the columns label and predicted_label already: rename one of them")
 
 
-def _print_table(classifier: TextClassifier, rows: Iterable[Row], column: str, new: list[str]) -> None:
+def _print_table(classifier: TextClassifier, rows: Iterable[Record], column: str, new: list[str]) -> None:
     width = max(5, *map(len, classifier.label_names))
     for row in rows:
         pairs = zip(new[::2], new[1::2], strict=True)
@@ -137,7 +149,7 @@ def _print_table(classifier: TextClassifier, rows: Iterable[Row], column: str, n
             break
 
 
-def _write(path: Path, columns: list[str], rows: Iterator[Row]) -> None:
+def _write(path: Path, columns: list[str], rows: Iterator[Record]) -> None:
     def write(temporary: Path) -> None:
         try:
             # What UTF-8 lacks, halves of surrogate pairs, becomes \\ud800, as JSON has it.
@@ -149,7 +161,7 @@ def _write(path: Path, columns: list[str], rows: Iterator[Row]) -> None:
     write_whole(path, write)
 
 
-def _write_rows(file: IO[str], as_csv: bool, columns: list[str], rows: Iterator[Row]) -> None:
+def _write_rows(file: IO[str], as_csv: bool, columns: list[str], rows: Iterator[Record]) -> None:
     if not as_csv:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return
@@ -174,7 +186,3 @@ def _check_out(args: argparse.Namespace) -> None:
         raise LoraError(f"{args.out} is there already: choose another --out" + ("" if out.is_dir() else ", or pass --overwrite"))
     if not out.absolute().parent.is_dir():
         raise LoraError(f"{args.out}: {out.parent} is not a folder")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'s' * (number != 1)}"

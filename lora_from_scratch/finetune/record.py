@@ -5,20 +5,24 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.report import ParameterReport
+from lora_from_scratch.files import read_json
 from lora_from_scratch.finetune.data import SPLITS, TextData
 from lora_from_scratch.finetune.evaluate import Metrics
 from lora_from_scratch.finetune.history import History
 from lora_from_scratch.finetune.model import TextClassifier
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
+from lora_from_scratch.finetune.reading import Reading
 from lora_from_scratch.finetune.recipe import TrainConfig
 from lora_from_scratch.finetune.settings import run_settings
+from lora_from_scratch.finetune.sidecar import RECORD
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "numpy")
 
@@ -101,6 +105,28 @@ def run_record(
         "test": asdict(test) if test else None,
         "failure": failure,
     }
+
+
+def read_record(folder: Path) -> dict:
+    """The record of the run that made an adapter, or {} if its folder has none.
+
+    Raises:
+        LoraError: it is no record.
+    """
+    return read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
+def reading_in(folder: Path) -> Reading:
+    """How the run that made an adapter read its table.
+
+    Raises:
+        LoraError: the record does not say it in a way that can be followed.
+    """
+    kept = read_record(folder).get("reading", {})
+    try:
+        return Reading(**{f.name: kept[f.name] for f in fields(Reading) if f.name in kept.keys()})
+    except (LoraError, TypeError, AttributeError) as error:
+        raise LoraError(f"{folder / RECORD} does not say how to read a table: {error}") from None
 
 
 def _version(name: str) -> str | None:

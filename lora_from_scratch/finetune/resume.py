@@ -14,9 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_from_scratch.adapter_files import write_whole
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.files import sha256_of
+from lora_from_scratch.files import sha256_of, write_whole
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.settings import check_settings
 

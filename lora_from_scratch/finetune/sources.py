@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -193,16 +194,21 @@ def _label_names(source: str, found: dict[str, list[Row]]) -> list[str]:
     names = sorted(own, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
     if len(names) < 2:
         raise LoraError(f"{source}: train has {counted(len(names), 'label')} ({', '.join(names)}), expected at least two")
-    alike = [n for n, count in Counter(map(text_key, names)).items() if count > 1]
+    alike = [n for n, count in Counter(map(_look, names)).items() if count > 1]
     if alike:
-        same = [name for name in names if text_key(name) == alike[0]]
-        how = "upper and lower case" if same[0].casefold() == same[1].casefold() else "spaces or how a character is encoded"
+        same = [name for name in names if _look(name) == alike[0]]
+        how = "upper and lower case" if same[0].casefold() == same[1].casefold() else "spaces, invisible characters or how a character is encoded"
         raise LoraError(f"{source}: labels differ only in {how}: {', '.join(map(repr, same))}")
     for split, rows in found.items():
         unknown = sorted({row.label for row in rows} - own)
         if unknown:
             raise LoraError(f"{source}: {split} has labels that train does not have: {', '.join(unknown)}")
     return names
+
+
+def _look(name: str) -> str:
+    """What a reader sees of a label, in lower case: not its joiners, byte order marks and other characters without a width."""
+    return text_key("".join(character for character in name if unicodedata.category(character) != "Cf"))
 
 
 def leave_out_rare(source: str, found: dict[str, list[Row]], least: int) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.errors import CONTROL
 from lora_from_scratch.finetune.formats import records, unit_of
 from lora_from_scratch.finetune.reading import Fault, Reading, counted
 
@@ -43,7 +44,7 @@ def labelled(text: Any, label: Any, line: int) -> Row | Fault:
     if not isinstance(label, (str, int)) or isinstance(label, bool) or not str(label).strip():
         return Fault("without a label", f"the label is {label!r}, expected a word or a whole number")
     name = str(label).strip().replace("\xa0", " ")  # the space that web pages are full of
-    if not name.isprintable():  # a line end, say, or an escape sequence for terminals
+    if CONTROL.search(name):  # a line end, say, or an escape sequence for terminals; no classifier's folder may name it
         return Fault("with an unprintable label", f"the label is {label!r}, which has characters that cannot be printed")
     try:
         text.encode()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.finetune.batches import LengthBuckets, epochs, train_batches
 from lora_from_scratch.finetune.data import TextData
-from lora_from_scratch.finetune.evaluate import Metrics, check_labels, evaluate
+from lora_from_scratch.finetune.evaluate import Metrics, check_labels, evaluate, in_words
 from lora_from_scratch.finetune.failures import Collapsed, TrainingFailed, advise
 from lora_from_scratch.finetune.head import fit_head
 from lora_from_scratch.finetune.history import History, Stopwatch
@@ -170,9 +170,7 @@ class _Run:
         metrics = self._evaluate()
         best = self.history.epochs[self.history.good_epoch - 1]["macro_f1"] if self.history.good_epoch else -1.0
         self.history.epochs.append({"epoch": epoch, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
-        self.progress.note(
-            f"epoch {epoch}: validation accuracy {metrics.accuracy:.4f}, macro-F1 {metrics.macro_f1:.4f}"
-        )
+        self.progress.note(f"epoch {epoch}: validation {in_words(metrics)}")
         if metrics.collapsed:
             self.progress.note(f"COLLAPSED: {self._collapse(metrics, epoch)}")
         elif self.config.keep == "last" or metrics.macro_f1 > best:

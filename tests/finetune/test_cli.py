@@ -73,7 +73,7 @@ def test_mistakes_on_the_command_line(words, message, capsys, tmp_path, monkeypa
 )
 def test_values_are_checked_before_anything_is_loaded(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(one_run, "load_data", lambda *args: pytest.fail("the data was loaded"))
+    monkeypatch.setattr(one_run, "text_data", lambda *args: pytest.fail("the data was loaded"))
     assert main(["finetune", *words]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -101,7 +101,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize("more", [(), ("--checkpoint-every", "0"), ("--overwrite",), ("--resume",)])
 def test_a_folder_that_cannot_be_written_is_named_before_training(more, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(one_run, "load_data", lambda *args: pytest.fail("nothing may be loaded"))
+    monkeypatch.setattr(one_run, "text_data", lambda *args: pytest.fail("nothing may be loaded"))
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y", tmp_path / "new" / ("x" * 300), "/proc/nowhere/run"):
         assert main([*words, str(out), *more]) == 2

@@ -113,10 +113,10 @@ def test_a_file_of_another_method_or_a_damaged_one_is_refused(run):
 
 def test_flags_that_would_do_nothing_are_refused(run):
     code, error = run("--method", "full", "--rank", "4", "--scaling", "2")
-    assert code == 1
+    assert code == 2
     assert "--rank, --scaling: no effect with --method full" in error
     code, error = run("--spectra")
-    assert code == 1
+    assert code == 2
     assert "--spectra needs an update of pre-trained weights: --method full" in error
     assert not run.out.exists()
 

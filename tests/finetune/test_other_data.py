@@ -18,6 +18,7 @@ from lora_from_scratch.__main__ import main
 from tests.conftest import make_backbone
 
 PARTS = ("stats", "signal", "linalg", "ndimage", "spatial")
+PARTS_IN_ORDER = sorted(PARTS)
 COLUMNS = ["--text-column", "What it does", "--label-column", "Part"]
 
 
@@ -79,3 +80,11 @@ def test_from_a_table_nobody_here_wrote_to_predictions(tables, capsys):
     texts = ["A gamma continuous random variable.", "Multidimensional median filter."]
     assert main(["predict", out, "--json", *texts]) == 0
     assert [answer["label"] for answer in json.loads(capsys.readouterr().out)["answers"]] == ["stats", "ndimage"]
+
+    labelled = tables / "labelled.csv"
+    assert main(["predict", out, "--file", str(tables / "later.csv.gz"), "--out", str(labelled)]) == 0
+    with open(labelled, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["What it does", "Part", "Remark", "label", "probability"] and len(rows) == 60
+    answers = [PARTS_IN_ORDER.index(row["label"]) for row in rows if row["What it does"]]
+    assert answers == later["predictions"] and all(bool(row["label"]) == bool(row["What it does"]) for row in rows)

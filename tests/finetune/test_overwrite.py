@@ -41,7 +41,7 @@ def test_a_run_that_ends_well_replaces_the_earlier_one(words, earlier, tmp_path)
 
 def test_another_method_leaves_nothing_of_the_earlier_one(words, earlier, tmp_path):
     assert main([*words[:5], *words[7:], "--method", "head", "--overwrite"]) == 0
-    assert sorted(contents(tmp_path / "run")) == ["lora_from_scratch.json", "record.json", "trained.safetensors"]
+    assert sorted(contents(tmp_path / "run")) == ["lora_from_scratch.json", "record.json", "train_texts.bin", "trained.safetensors"]
     load_finetuned(tmp_path / "run")
 
 

@@ -124,7 +124,7 @@ def test_a_row_without_a_text_gets_no_label_and_is_counted(adapter, answers, tmp
     [
         ("text\n" + "a\n" * 5 + "a,b\n", "line 7: more fields than columns"),
         ('text\na\n"b\n', "not CSV"),
-        ("message\na\n", "has no column 'text'; it has 'message': name it with --text-column"),
+        ("message\na\n", "has no column 'text'; it has 'message': choose with --text-column"),
         ("text,text\na,b\n", "more than one column 'text'"),
         ("text\n", "has no rows"),
         ("", "has no column 'text'; it has none"),
@@ -162,7 +162,7 @@ def test_what_cannot_go_together_is_refused_before_anything_is_loaded(tmp_path, 
 
 def test_files_that_are_not_there_or_of_another_kind(adapter, tmp_path, capsys):
     (tmp_path / "m.xls").write_text("a")
-    for source, message in [("nowhere.csv", "nowhere.csv is not there"), (str(tmp_path / "m.xls"), "expected a .csv, a .jsonl or a .txt file")]:
+    for source, message in [("nowhere.csv", "nowhere.csv is not there"), (str(tmp_path / "m.xls"), "expected a .csv, .tsv, .jsonl, .json or .parquet file, a .txt file with a text a line, or - for")]:
         assert main(["predict", adapter, "--file", source]) == 2
         assert message in capsys.readouterr().err
 
@@ -177,34 +177,21 @@ def test_a_text_that_looks_like_a_file_gets_a_hint(adapter, tmp_path, monkeypatc
     assert told.err.count("note:") == 2 and told.out.splitlines()[0] == "m.csv"
 
 
-def test_long_fields_and_many_rows_stay_in_little_memory(adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(predicting, "AT_ONCE", 4)
-    held, most = 0, 0
-    read_rows = predicting.read_rows
+def test_a_long_field(adapter, tmp_path):
+    (tmp_path / "m.csv").write_text("text\nhappy so\n" + "so " * 60_000 + "\n")
+    assert main(["predict", adapter, "--file", str(tmp_path / "m.csv"), "--out", str(tmp_path / "o.jsonl")]) == 0
+    assert [len(json.loads(line)["text"]) for line in (tmp_path / "o.jsonl").open()] == [8, 180_000]
 
-    def counted(*args):
-        columns, rows = read_rows(*args)
 
-        def counting():
-            nonlocal held, most
-            for row in rows:
-                held += 1
-                most = max(most, held)
-                yield row
-
-        return columns, counting()
-
-    def done(classifier, texts):
-        nonlocal held
-        held = 0
-        return ranked(classifier, texts)
-
-    ranked = predicting._ranked
-    monkeypatch.setattr(predicting, "read_rows", counted)
-    monkeypatch.setattr(predicting, "_ranked", done)
-    (tmp_path / "m.csv").write_text("text\n" + "happy so\n" * 30 + "so " * 60_000 + "\n")
-    assert main(["predict", adapter, "--file", str(tmp_path / "m.csv"), "--out", str(tmp_path / "o.csv")]) == 0
-    assert len(read(tmp_path / "o.csv")) == 31 and most == 4
+@pytest.mark.parametrize("order", ["tf", "ft", "tft", "f--t"])
+def test_flags_and_texts_may_stand_in_any_order(order, adapter, capsys):
+    parts = {"tf": [*TEXTS[:2], "--top-k", "1", "--json"], "ft": ["--top-k", "1", "--json", *TEXTS[:2]],
+             "tft": [TEXTS[0], "--json", TEXTS[1]], "f--t": ["--json", "--", *TEXTS[:2]]}  # fmt: skip
+    assert main(["predict", adapter, *parts[order]]) == 0
+    assert [answer["text"] for answer in json.loads(capsys.readouterr().out)["answers"]] == TEXTS[:2]
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", adapter, "--json", "happy", "--tpo-k", "1"])
+    assert "unknown argument '--tpo-k'; did you mean --top-k?" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_the_earlier_predictions(adapter, tmp_path, monkeypatch, capsys):

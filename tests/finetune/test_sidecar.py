@@ -9,12 +9,15 @@ from safetensors.torch import load_file, save_file
 
 from lora_from_scratch import LoraError, save_adapter
 from lora_from_scratch.__main__ import main
+from lora_from_scratch.errors import CONTROL
 from lora_from_scratch.files import read_json, write_json
 from lora_from_scratch.finetune import load_classifier, load_finetuned, save_finetuned
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.model import TRAINED
+from lora_from_scratch.finetune.reading import Fault
 from lora_from_scratch.finetune.resume import CHECKPOINT
 from lora_from_scratch.finetune.sidecar import RECORD, SIDECAR
+from lora_from_scratch.finetune.tables import labelled
 
 DEEP = json.loads("[" * 400 + "]" * 400)
 WRONG = [None, True, False, 0, -1, 10**30, 2.5, float("nan"), "", " ", "\x1b[31mred", "\ud800", "a\nb", "x" * 5000, [], [[]], {}, {"a": 1}, DEEP]
@@ -85,6 +88,18 @@ def test_no_flipped_bit_passes(saved):
         except LoraError:
             continue
         assert (other.label_names, other.max_length, other.method, other.quantize) == (meant.label_names, meant.max_length, meant.method, meant.quantize), bit
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "👩\u200d💻", "日\u3000本", "\ue000", "\x9b[31m", "x\u2028y", "a\u202eb", "\ud800", "\x7f"])
+def test_a_label_that_trains_is_one_that_loads(name, classifier, tmp_path):
+    """A joiner is part of Persian words and of emoji; what a terminal would obey is refused before training."""
+    row = labelled("words", name, 1)
+    if CONTROL.search(name):
+        assert isinstance(row, Fault)
+        return
+    classifier.label_names = (*NAMES[:5], row.label)
+    save_finetuned(classifier, tmp_path / "adapter")
+    assert load_finetuned(tmp_path / "adapter").label_names[-1] == name
 
 
 @pytest.mark.parametrize("change", [{"label_names": NAMES[::-1]}, {"max_length": 63}, {"method": "lora-unfrozen"}])

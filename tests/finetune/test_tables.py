@@ -71,6 +71,11 @@ def test_parquet_plain_as_categories_and_with_the_names_of_labels(tmp_path):
         load(tmp_path, "table.parquet", parquet(tmp_path, plain), text="review")
 
 
+def test_a_text_read_in_the_wrong_encoding_is_pointed_out(tmp_path):
+    with pytest.warns(UserWarning, match="was read as CP1252, but looks like UTF-8: pass --encoding utf-8 if it is"):
+        load(tmp_path, "t.csv", CSV, encoding="cp1252")
+
+
 def test_a_folder_may_mix_formats(tmp_path):
     (tmp_path / "train.CSV").write_text(CSV, encoding="utf-8")
     (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": "new", "label": "app"}).encode()))
@@ -107,7 +112,8 @@ REFUSED = {
     "an escape in a label": ("t.csv", CSV + "a,\x1b[31mred\n", {}, r"line 62: the label is '\x1b[31mred', which has characters that cannot be printed"),
     "a line end in a label": ("t.csv", CSV + 'a,"x\ny"\n', {}, r"line 62: the label is 'x\ny', which has"),
     "half a character": ("t.jsonl", '{"text": "\\ud83d", "label": "a"}', {}, r"line 1: the text has '\ud83d' in it, which is half a character"),
-    "an accent of two characters": ("t.csv", CSV + "a,cafe\u0301\n", {}, "labels differ only in spaces or how a character is encoded: 'cafe\u0301', 'café'"),
+    "an accent of two characters": ("t.csv", CSV + "a,cafe\u0301\n", {}, "labels differ only in spaces, invisible characters or how a character is encoded: 'cafe\u0301', 'café'"),
+    "a space without a width": ("t.csv", CSV + "a,app\u200b\n", {}, "invisible characters or how a character is encoded: 'app', 'app\\u200b'"),
     "an open quotation mark": ("t.csv", CSV + '"a,app\nb,app\n', {}, "after line 61: not CSV (unexpected end of data); is a quotation mark missing?"),
     "one bad row": ("t.csv", CSV + ",app\n", {}, "line 62: the text is '', expected words; --skip-bad-rows skips such rows"),
     "three bad rows": ("t.csv", CSV + "a\n\n,app\nb,\n", {}, "line 62: the label is None, expected a word or a whole number; --skip-bad-rows skips this row and 2 more"),
