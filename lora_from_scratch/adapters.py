@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from lora_from_scratch.config import LoraConfig
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.layers import trained_tensors
-from lora_from_scratch.registry import Adapted
+from lora_from_scratch.registry import THREAD, Adapted
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Injection:
 
     def _note_change(self) -> None:
         for layer in self.layers.values():  # checkpointing calls it once more, and it asks then whether that comes too late
-            layer.since = torch._C._autograd._get_sequence_nr()
+            layer.since = THREAD.itself, torch._C._autograd._get_sequence_nr()
 
     @property
     def layers(self) -> dict[str, Adapted]:

@@ -6,6 +6,7 @@
 Importing the file that holds the class registers it; ``lora_from_scratch/__init__.py`` imports them all.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,6 +18,14 @@ from lora_from_scratch.functional import lora_delta
 
 VARIANTS: dict[str, type["Adapted"]] = {}  # by the name that a config asks for
 BASES: dict[type | str, type["Adapted"]] = {}  # by the type of module they adapt, or by that type's full name
+
+
+class _Thread(threading.local):
+    def __init__(self):
+        self.itself = object()  # unlike a thread's number it is never another's, and a pickled model's is no thread's
+
+
+THREAD = _Thread()
 
 
 class Adapted(nn.Module):
@@ -37,7 +46,8 @@ class Adapted(nn.Module):
     takes_variants: ClassVar[bool] = True  # of a base type: whether variants of the linear layer work on it, too
     is_product: ClassVar[bool] = True  # whether the update is ``s B A``, so that updates can be added up
     saved_plain: bool = False  # whether a file holds ``factors()`` instead of what trains
-    since: int = 0  # the number of autograd's first node made since its adapter was last switched or merged
+    since: tuple[object, int] = (None, 0)  # when its adapter was last switched or merged: thread, and autograd's next node there
+    caller: object = None  # the thread of its last forward pass
     peft_type: ClassVar[str] = "LORA"  # what a file calls it
     settings: ClassVar[dict[str, Any]] = {}  # of its own, with their defaults; None: it has to be given
 
@@ -69,8 +79,12 @@ class Adapted(nn.Module):
 
     def __call__(self, *args, **kwargs):
         # Within a backward pass it is called when checkpointing computes a block once more, for the node that runs.
-        node = None if torch.compiler.is_compiling() else torch._C._current_autograd_node()
-        if node is not None and node._sequence_nr() < self.since:
+        # Each thread numbers its nodes from 0; a backward pass on a GPU runs in one of its own.
+        compiling = torch.compiler.is_compiling()
+        node = None if compiling else torch._C._current_autograd_node()
+        if node is None and not compiling:
+            self.__dict__["caller"] = THREAD.itself
+        if node is not None and self.caller is self.since[0] and node._sequence_nr() < self.since[1]:
             raise LoraError("adapters were switched or merged before a checkpointed block's backward(): call that first")
         try:
             return super().__call__(*args, **kwargs)

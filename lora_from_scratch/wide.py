@@ -5,26 +5,41 @@ keeps its parameters in float32 and computes with them rounded to the model's ty
 does: from the same values it gives the base's head's answers, bit for bit.
 """
 
+import threading
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+LOCK = threading.RLock()
 
 
 class Rounds(nn.Module):
-    """Mixed into the type of a module some of whose own parameters are wider than it computes in."""
+    """Mixed into the type of a module with parameters, its own or its parts', that are wider than it computes in."""
 
-    halves: tuple[str, ...]  # their names
+    halves: tuple[str, ...] = ()  # the names of its own
     computes_in: Tensor  # holds nothing; its type follows the model's
 
     def forward(self, *args, **kwargs):
-        for name in self.halves:  # an attribute of the instance hides the parameter of this name
-            self.__dict__[name] = self._parameters[name].to(self.computes_in.dtype)  # type: ignore[union-attr]
-        try:
-            return super().forward(*args, **kwargs)
-        finally:
-            for name in self.halves:
-                del self.__dict__[name]
+        # Other threads may call the same module. Compiled code takes no locks.
+        with nullcontext() if torch.compiler.is_compiling() else LOCK:
+            before = []
+            try:
+                for part in self.modules():  # all of them: attention reads its output layer's weight without calling it
+                    for name in getattr(part, "halves", ()):
+                        wide, dtype = getattr(part, name), part.computes_in.dtype
+                        if wide.dtype != dtype:  # else a module around it has seen to it
+                            before.append((part.__dict__, name, part.__dict__.get(name)))  # DataParallel keeps its tensors there
+                            part.__dict__[name] = wide.to(dtype)  # an attribute of the instance hides the parameter of this name
+                return super().forward(*args, **kwargs)
+            finally:
+                for attributes, name, own in before:
+                    if own is None:
+                        del attributes[name]
+                    else:
+                        attributes[name] = own
 
     def __reduce_ex__(self, protocol):  # pickle finds no type that is made on the way
         return _again, (type(self).__mro__[2],), self.__dict__
@@ -41,15 +56,21 @@ def _again(kind: type) -> nn.Module:
 
 def widen(module: nn.Module) -> nn.Module:
     """Make all floating-point parameters of ``module`` at least float32; it computes as before. Returns the module."""
-    for part in module.modules():
-        half = {n: p for n, p in part._parameters.items() if p is not None and p.is_floating_point() and p.itemsize < 4}
-        if half:
-            part.__class__, part.halves = _rounding(type(part)), tuple(half)  # type: ignore[assignment, arg-type]
-            like = next(iter(half.values()))
-            part.register_buffer("computes_in", like.new_empty(0), persistent=False)
-        for p in half.values():
-            p.data = p.data.float()
+    halves = [(part, [n for n, p in part._parameters.items() if _is_half(p)]) for part in module.modules()]
+    for part in [part for part, _ in halves if any(map(_is_half, part.parameters()))]:
+        part.__class__ = _rounding(type(part))
+    for part, names in halves:
+        if names:
+            part.halves = tuple(names)  # type: ignore[assignment]
+            part.register_buffer("computes_in", part._parameters[names[0]].new_empty(0), persistent=False)  # type: ignore[union-attr]
+        for name in names:
+            p = part._parameters[name]
+            p.data = p.data.float()  # type: ignore[union-attr]
     return module
+
+
+def _is_half(p: Tensor | None) -> bool:
+    return p is not None and p.is_floating_point() and p.itemsize < 4
 
 
 def ruling(part: nn.Module, name: str) -> Tensor:
