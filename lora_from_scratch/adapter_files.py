@@ -11,6 +11,7 @@ from lora_from_scratch.errors import LoraError
 from lora_from_scratch.files import read_json, write_json, write_whole
 from lora_from_scratch.inject import prepare
 from lora_from_scratch.peft_format import CONFIG, PREFIX, WEIGHTS
+from lora_from_scratch.sealed import read_tensors, serialise
 from lora_from_scratch.slots import Injection, add_another, add_prepared, injection_of, is_adapted, own_modules
 
 
@@ -54,7 +55,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, plain: bool = F
         raise LoraError(f"saving would write values that are not finite: {', '.join(endless)}")
     fields = fmt.to_fields(model, injection, plain)
     folder = Path(folder)
-    write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(fmt.serialise(tensors, fmt.metadata_of(fields))))
+    write_whole(folder / WEIGHTS, lambda path: Path(path).write_bytes(serialise(tensors, fmt.metadata_of(fields))))
     write_json(folder / CONFIG, fields)
     return folder
 
@@ -83,7 +84,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, name: str = "defau
 def _read(base: nn.Module, folder: Path) -> Injection:
     """The adapter in ``folder`` for a base model, which is left alone."""
     fields = read_json(folder / CONFIG)
-    tensors, metadata = fmt.read_tensors(folder / WEIGHTS)
+    tensors, metadata = read_tensors(folder / WEIGHTS)
     if foreign := sorted(key for key in tensors if not key.startswith(fmt.ROOT)):
         raise LoraError(f"{folder / WEIGHTS}: keys without {fmt.ROOT!r} in front: {', '.join(foreign)}")
     config = fmt.from_fields(base, fields, [key.removeprefix(PREFIX) for key in tensors], folder / CONFIG)

@@ -1,15 +1,12 @@
 """Files that appear whole or not at all, and errors that name the file."""
 
-import hashlib
 import json
 import os
 import re
 import tempfile
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from lora_from_scratch.errors import LoraError
 
@@ -59,13 +56,3 @@ def read_json(path: Path) -> dict:
     if not isinstance(data, dict):
         raise LoraError(f"{path} holds a {type(data).__name__}, expected a JSON object")
     return data
-
-
-def sha256_of(text: str, tensors: dict[str, Tensor]) -> str:
-    """Over everything: safetensors itself notices a truncated file, but not a changed byte."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -65,8 +65,7 @@ def trained_copy(module: nn.Module, name: str) -> nn.Module:
     try:
         return widen(copy.deepcopy(module))
     except Exception as error:  # whatever its parts raise
-        hint = "torch.nn.utils.weight_norm cannot, torch.nn.utils.parametrizations.weight_norm can"
-        raise LoraError(f"{name!r} is to train in full, but cannot be copied: {error} ({hint})") from None
+        raise LoraError(f"{name!r} is to train in full, but cannot be copied (old weight_norm can't, parametrizations.weight_norm can): {error}") from None
 
 
 def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:

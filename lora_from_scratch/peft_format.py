@@ -8,16 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lora_from_scratch.config import BAD_REGEX, LoraConfig
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.files import sha256_of
 from lora_from_scratch.layers import LoRALinear, trained_tensors
 from lora_from_scratch.peft_names import check_patterns, meant_saved, meant_targets
 from lora_from_scratch.registry import VARIANTS, Adapted
+from lora_from_scratch.sealed import sha256_of
 from lora_from_scratch.slots import Injection
 from lora_from_scratch.targets import ends_in, exactly
 
@@ -179,36 +177,6 @@ def metadata_of(fields: dict) -> dict[str, str]:
     betrays, and the sha256 of all that mean something."""
     settings = {name: fields[name] for name in SETTINGS if name in fields}
     return {"lora_settings": json.dumps(settings), "config_sha256": sha256_of(_meaning(fields), {})}
-
-
-def serialise(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file whose bytes depend on its contents alone: the library shuffles the metadata."""
-    metadata = {"format": "pt"} | metadata | {"sha256": sha256_of("", tensors)}
-    data = save(tensors, metadata)
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end]) | {"__metadata__": metadata}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[end:]
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file and its metadata; they have the sha256 that it states, if it states one.
-
-    Raises:
-        LoraError: there is no such file, or it is damaged.
-    """
-    if not path.exists():
-        raise LoraError(f"{path} does not exist: is {path.parent} an adapter's folder?")
-    try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise LoraError(f"{path} is not a readable safetensors file: {error}") from None
-    if metadata.get("sha256", stated := sha256_of("", tensors)) != stated:
-        raise LoraError(f"{path} is damaged: its tensors do not have the sha256 that the file states")
-    return tensors, metadata
 
 
 def settings_in(metadata: dict[str, str], path: Path) -> dict:

@@ -80,19 +80,19 @@ class Adapted(nn.Module):
     def __call__(self, *args, **kwargs):
         # Within a backward pass it is called when checkpointing computes a block once more, for the node that runs.
         # Each thread numbers its nodes from 0; a backward pass on a GPU runs in one of its own.
-        compiling = torch.compiler.is_compiling()
-        node = None if compiling else torch._C._current_autograd_node()
-        if node is None and not compiling:
-            self.__dict__["caller"] = THREAD.itself
-        if node is not None and self.caller is self.since[0] and node._sequence_nr() < self.since[1]:
-            raise LoraError("adapters were switched or merged before a checkpointed block's backward(): call that first")
+        if not torch.compiler.is_compiling():
+            node = torch._C._current_autograd_node()
+            if node is None:
+                self.__dict__["caller"] = THREAD.itself
+            elif self.caller in (None, self.since[0]) and node._sequence_nr() < self.since[1]:
+                raise LoraError("adapters were switched or merged before a checkpointed block's backward(): call that first")
         try:
             return super().__call__(*args, **kwargs)
         except RuntimeError as error:
-            if any(p.is_meta for p in self.parameters()):
-                hint = f"load an adapter, or offload with preload_module_classes=[{type(self).__name__!r}]"
-                raise LoraError(f"an adapted layer has factors without values, on the meta device: {hint}") from error
-            raise
+            if not any(p.is_meta for p in self.parameters()):
+                raise
+            hint = f"on the meta device: load an adapter, or offload with preload_module_classes=[{type(self).__name__!r}]"
+            raise LoraError(f"an adapted layer has factors without values, {hint}") from error
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
         if self.unmerged_weight is not None and f"{prefix}weight" in state_dict and f"{prefix}unmerged_weight" not in state_dict:

@@ -176,9 +176,8 @@ def own_modules(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         LoraError: others are there by now, or they have changed.
     """
-    adapters = adapters_of(model)
-    own = adapters.in_place()
-    if changed := changed_places(model, own, adapters.shapes):
+    own = adapters_of(model).in_place()
+    if changed := changed_places(model, own, adapters_of(model).shapes):
         hint = "put back what was there (after accelerate, remove_hook_from_module), or resize and replace before add_lora"
         raise LoraError(f"changed since the adapters were added: {', '.join(changed)}; {hint}")
     return own

@@ -24,9 +24,9 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     every = dict(model.named_modules(remove_duplicate=False))  # a module may stand in several places, with names in each
     layers = {n: m for n, m in every.items() if isinstance(m, Adapted)}
     state = {}
-    wide = {f"{n}.{own}": m.computes_in.dtype for n, m in every.items() for own in getattr(m, "halves", ())}
+    base = {f"{path}.{own}": t for path, m in adapters_of(model).base.items() for own, t in m.state_dict().items()}
     for name, tensor in model.state_dict().items():
-        tensor = tensor.to(wide.get(name, tensor.dtype))
+        tensor = tensor.to(base[name].dtype if name in base else tensor.dtype)  # a head trains in more than half precision
         owner = next((layer for layer in layers if name.startswith(layer + ".")), None)
         if owner is None:
             state[name] = tensor.detach().clone()

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, check_positive_int
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.extras.values import needs_values
 from lora_from_scratch.layers import LoRALinear
 
 SEED = 0  # part of the format: another one makes other layers of a stored vector
@@ -42,7 +41,6 @@ class SharedVectorLinear(LoRALinear, variant="shared_vector"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False, vector_size: int = 1):
         super().__init__(base, r, alpha, dropout, rslora)
-        needs_values(self.weight)
         dtype, like = self.lora_A.weight.dtype, self.weight
         del self.lora_A, self.lora_B  # parameters of the plain layer; here made of the vector
         entries = r * (self.in_features + self.out_features)
@@ -54,6 +52,11 @@ class SharedVectorLinear(LoRALinear, variant="shared_vector"):
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.lora_vector)  # what is drawn depends on all layers, and never changes
+
+    def _apply(self, fn, recurse=True):
+        if self.place.is_meta and not fn(self.place[:1]).is_meta:
+            raise LoraError("what all layers draw together was never drawn on the meta device: load the weights first, then add_lora")
+        return super()._apply(fn, recurse)
 
     @classmethod
     def check(cls, config: LoraConfig) -> None:

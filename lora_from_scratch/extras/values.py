@@ -1,4 +1,4 @@
-"""What variants that begin with the weight's values, or with drawn ones that are in no file, ask of the model."""
+"""What variants that begin with the weight's values ask of the model."""
 
 from torch import Tensor
 
@@ -6,6 +6,6 @@ from lora_from_scratch.errors import LoraError
 
 
 def needs_values(W: Tensor) -> None:
-    """Raise a ``LoraError`` if W is on the meta device, where nothing can be decomposed, measured or drawn."""
+    """Raise a ``LoraError`` if W is on the meta device, where nothing can be decomposed or measured."""
     if W.is_meta:
         raise LoraError("this variant needs the weight's values, and on the meta device there are none: load the weights first")

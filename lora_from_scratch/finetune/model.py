@@ -9,7 +9,6 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from lora_from_scratch import peft_format as fmt
 from lora_from_scratch.adapter_files import (
     CONFIG,
     WEIGHTS,
@@ -26,6 +25,7 @@ from lora_from_scratch.finetune.encoders import empty_encoder, encoder_targets, 
 from lora_from_scratch.finetune.methods import choose_trained, uses_lora
 from lora_from_scratch.finetune.projected_head import ProjectedHead
 from lora_from_scratch.finetune.sidecar import SIDECAR, check_label_names, check_seal, read_sidecar, sealed
+from lora_from_scratch.sealed import read_tensors, serialise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -157,7 +157,7 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().clone() for name, t in _kept(model).items()}
-        write_whole(folder / TRAINED, lambda path: Path(path).write_bytes(fmt.serialise(tensors, {})))
+        write_whole(folder / TRAINED, lambda path: Path(path).write_bytes(serialise(tensors, {})))
         stale = [WEIGHTS, CONFIG]
     for name in stale:  # of an earlier run in the same folder
         (folder / name).unlink(missing_ok=True)
@@ -224,7 +224,7 @@ def _kept(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _load_trained(model: nn.Module, path: Path) -> None:
-    tensors, _ = fmt.read_tensors(path)
+    tensors, _ = read_tensors(path)
     places = _kept(model)
     check_tensors(tensors, places, path)
     for name, place in places.items():

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.files import sha256_of, write_whole
+from lora_from_scratch.files import write_whole
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.settings import check_settings
+from lora_from_scratch.sealed import sha256_of
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 1

@@ -7,9 +7,10 @@ from pathlib import Path
 from lora_from_scratch.adapter_files import CONFIG
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.errors import CONTROL
-from lora_from_scratch.files import read_json, sha256_of
+from lora_from_scratch.files import read_json
 from lora_from_scratch.finetune.methods import METHODS
 from lora_from_scratch.finetune.resume import CHECKPOINT
+from lora_from_scratch.sealed import sha256_of
 
 SIDECAR, RECORD = "lora_from_scratch.json", "record.json"
 NEEDED = ("backbone", "base_sha256", "pooling", "label_names", "max_length")

@@ -154,6 +154,24 @@ def test_a_model_that_is_cast_later_goes_on_in_its_new_type(to, batch):
     assert {p.dtype for p in remove_lora(model).parameters()} == {to}
 
 
+class CastsItsInput(nn.Module):
+    """As T5's feed-forward layers and the patches of ViT do: the input gets the type of a weight, which is float32 by now."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin, self.wo = nn.Linear(4, 4), nn.Conv1d(4, 3, 1)
+
+    def forward(self, x):
+        return self.wo(self.lin(x).to(self.wo.weight.dtype).unsqueeze(2))
+
+
+def test_a_model_that_casts_to_a_weights_type_goes_on_working():
+    model, x = CastsItsInput().bfloat16(), torch.randn(5, 4).bfloat16()
+    before = model(x)
+    add_lora(model, LoraConfig(2, 2, ("lin",), modules_to_save=("wo",)))
+    assert torch.equal(model(x), before) and model.wo.weight.dtype == torch.float32
+
+
 def test_copies_and_pickles_of_the_model_compute_by_themselves(batch):
     model = trained(torch.bfloat16)
     expected, file = model(**batch).logits, io.BytesIO()
@@ -212,7 +230,10 @@ def test_heads_of_other_kinds_start_as_the_base_and_train(kind):
     x = torch.randn(5, 4).bfloat16()
     before = call(x)
     add_lora(model, LoraConfig(2, 2, ("lin",), modules_to_save=("head",)))
-    assert torch.equal(call(x), before)
+    if kind == "own parameters":  # the sum is rounded once, where the base rounds the product as well
+        torch.testing.assert_close(call(x), before)
+    else:
+        assert torch.equal(call(x), before)
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     call(x).square().sum().backward()
     assert all(p.grad is not None for p in model["head"].parameters())

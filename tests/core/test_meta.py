@@ -107,7 +107,15 @@ def test_a_start_follows_the_weight_that_is_there():
         assert torch.allclose(net(x), other(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", NEED_VALUES)
+def test_a_shared_vector_can_be_counted_on_meta_and_starts_with_the_weights_alone():
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Linear(6, 4))
+    assert parameter_report(add_lora(net, config(NEED_VALUES["shared_vector"]))).trainable == 8
+    with pytest.raises(LoraError, match="was never drawn on the meta device: load the weights first, then add_lora"):
+        net.to_empty(device="cpu")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NEED_VALUES if kind != "shared_vector"])
 def test_variants_that_need_the_weights_values_are_refused_on_meta(kind):
     with torch.device("meta"):
         net = nn.Sequential(nn.Linear(6, 4))

@@ -3,7 +3,7 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NO_WORK = (torch.ops.aten.detach, torch.ops.aten._unsafe_view, torch.ops.aten.alias)
+NO_WORK = (torch.ops.aten.detach, torch.ops.aten._unsafe_view, torch.ops.aten.unsafe_split, torch.ops.aten.alias)
 
 
 class Ledger(TorchDispatchMode):
