@@ -65,7 +65,7 @@ def trained_copy(module: nn.Module, name: str) -> nn.Module:
     try:
         return widen(copy.deepcopy(module))
     except Exception as error:  # whatever its parts raise
-        raise LoraError(f"{name!r} is to train in full, but cannot be copied (old weight_norm can't, parametrizations.weight_norm can): {error}") from None
+        raise LoraError(f"{name!r} is to train in full, but cannot be copied (the new weight_norm can): {error}") from None
 
 
 def adapted_layer(base: nn.Module, name: str, config: LoraConfig) -> Adapted:

@@ -158,10 +158,10 @@ def _all_linear(model: nn.Module, modules: dict[str, nn.Module]) -> list[str]:
     outputs = {id(get()) for get in getters if get}
     head = head_modules(model)
     inner = {n: m for n, m in modules.items() if id(m) not in outputs and not any(inside(n, h) for h in head)}
-    linears = [name for name, module in inner.items() if is_linear(module) or isinstance(module, nn.Linear)]
-    names = [name for name in linears if is_linear(modules[name]) and not bypasser(name, modules)]
-    if linears and not names:
-        _check_target(linears[0], modules)  # which says why
+    layers = [name for name, module in inner.items() if is_linear(module) or isinstance(module, nn.Linear)]
+    names = [name for name in layers if is_linear(modules[name]) and not bypasser(name, modules)]
+    if layers and not names:
+        _check_target(layers[0], modules)  # which says why
     if not names:
         raise LoraError("target_modules is 'all-linear', but the model has no linear layer outside its head")
     return names

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
-from lora_from_scratch.extras.values import needs_values
 from lora_from_scratch.functional import can_fuse, fused_gradients, in_one_type, lora_forward
 
 # Whether g holds many gradients at once (``is_grads_batched``), for which there is no ``out=``. PyTorch has no public name.
@@ -26,7 +25,6 @@ class DoRALinear(StartsFromWeight, variant="dora"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
-        needs_values(self.weight)
         self.lora_magnitude_vector = nn.Parameter(self.lengths())
         self._check_lengths()
         self.made_from = sample(self.weight)

@@ -1,7 +1,7 @@
 """What variants share that take a part of W when they start: they follow W when other weights are loaded."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.layers import LoRALinear
@@ -17,6 +17,11 @@ class StartsFromWeight(LoRALinear):
     """
 
     made_from: Tensor | None = None  # a few entries of W; None: nothing was made from it
+
+    def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
+        super().__init__(base, r, alpha, dropout, rslora)
+        if self.weight.is_meta:
+            raise LoraError("this variant needs the weight's values, and on the meta device there are none: load the weights first")
 
     def start_from_weight(self) -> None:
         """Make anew from W what is made from it; called without gradients."""

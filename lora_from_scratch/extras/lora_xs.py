@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
 from lora_from_scratch.extras.svd import truncated_svd
-from lora_from_scratch.extras.values import needs_values
 
 
 class LoRAXSLinear(StartsFromWeight, variant="lora_xs"):
@@ -22,7 +21,6 @@ class LoRAXSLinear(StartsFromWeight, variant="lora_xs"):
 
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__(base, r, alpha, dropout, rslora)
-        needs_values(self.weight)
         for name in ("lora_A", "lora_B"):
             like = getattr(self, name).weight
             delattr(self, name)  # a parameter of the plain layer; here a constant

@@ -94,9 +94,9 @@ def _new_modules(model: nn.Module) -> list[str]:
         known = {id(p) for p in model.parameters() if getattr(p, "_is_hf_initialized", False)}
         known |= _factors(model) | {id(p) for p in base.parameters()}  # to which an output layer may be tied
         return [name for name, m in model.named_children() if any(id(p) not in known for p in m.parameters())]
-    linears = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_linear(m)]
-    fresh = [name for name, _ in itertools.takewhile(lambda item: _looks_fresh(item[1]), reversed(linears))]
-    return fresh[::-1] if len(fresh) < len(linears) else []
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_linear(m)]
+    fresh = [name for name, _ in itertools.takewhile(lambda item: _looks_fresh(item[1]), reversed(layers))]
+    return fresh[::-1] if len(fresh) < len(layers) else []
 
 
 def _looks_fresh(linear: Any) -> bool:

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
 from lora_from_scratch.extras.svd import truncated_svd
-from lora_from_scratch.extras.values import needs_values
 
 
 class PiSSALinear(StartsFromWeight, variant="pissa"):
@@ -27,7 +26,6 @@ class PiSSALinear(StartsFromWeight, variant="pissa"):
         shape = list(self.matrix().shape)
         if 2 * r > min(shape):
             raise LoraError(f"r is {r}, but as plain LoRA it has rank {2 * r}, above min(in, out) of {shape}")
-        needs_values(self.weight)
         self.register_buffer("start_A", torch.empty_like(self.lora_A.weight, requires_grad=False))
         self.register_buffer("start_B", torch.empty_like(self.lora_B.weight, requires_grad=False))
         self.reset_parameters()

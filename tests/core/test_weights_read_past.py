@@ -69,7 +69,7 @@ def layoutlm():
     return hf.LayoutLMv3ForTokenClassification(hf.LayoutLMv3Config(**LAYOUT, num_labels=3))
 
 
-LINEARS = {  # a model, its layer that is read, and what would ignore the adapter
+READ_PAST = {  # a model, its layer that is read, and what would ignore the adapter
     "mamba": (mamba, "dt_proj", "MambaMixer"),
     "falcon mamba": (lambda: hf.FalconMambaForCausalLM(hf.FalconMambaConfig(**STATES)), "dt_proj", "FalconMambaMixer"),
     "jamba": (lambda: hf.JambaForCausalLM(hf.JambaConfig(**JAMBA)), "dt_proj", "JambaMambaMixer"),
@@ -86,9 +86,9 @@ def run(model):
     return model(IDS).logits
 
 
-@pytest.mark.parametrize("case", LINEARS)
+@pytest.mark.parametrize("case", READ_PAST)
 def test_such_a_target_is_refused_by_name(case):
-    build, target, reader = LINEARS[case]
+    build, target, reader = READ_PAST[case]
     model = build()
     before = state_of(model)
     with pytest.raises(LoraError, match=rf"{target}' lies inside {reader}, which reads its weight .*: leave it out with exclude_modules"):
@@ -96,10 +96,10 @@ def test_such_a_target_is_refused_by_name(case):
     assert_unchanged(model, before)
 
 
-@pytest.mark.parametrize("case", LINEARS)
+@pytest.mark.parametrize("case", READ_PAST)
 @pytest.mark.filterwarnings("ignore:looks like")
 def test_all_linear_leaves_it_out_and_says_so(case):
-    build, target, _ = LINEARS[case]
+    build, target, _ = READ_PAST[case]
     torch.manual_seed(0)
     model = add_lora(build().eval(), LoraConfig(1, 2, "all-linear"))
     randomise(model, 1)
@@ -157,7 +157,7 @@ class Tied(Reads):
 
 
 class Penalised(nn.Module):
-    """Its child is called by whoever holds it; a forward pass does not run what reads the weight."""
+    """Its child is called by the module around it; a forward pass does not run what reads the weight."""
 
     def __init__(self):
         super().__init__()
