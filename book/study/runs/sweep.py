@@ -22,7 +22,7 @@ from lora_from_scratch.adapter_files import read_json
 from .. import records
 from . import one
 
-SEEDS = range(3)
+SEEDS = range(5)
 RANKS, SCALINGS = (1, 4, 8, 16), (1, 2)
 # The public experiment's batch, length (64, the default) and one epoch; else our defaults.
 COMMON = "--batch-size 16"
@@ -54,6 +54,13 @@ VARIANTS = {
     "pissa": ("--rank 8 --scaling 1 --variant pissa", ("2e-4", *LORA_RATES[:3])),
 }
 TUNED |= {f"variant-{name}": how for name, how in VARIANTS.items()}
+# The README's recipe, which is the command line's own (batches of 4, one epoch, scaling 8), for each way to train.
+RECIPE = {
+    "recipe-r8": ("--rank 8", ("2.5e-4", "5e-4", "1e-3")),
+    "recipe-r1": ("--rank 1", ("5e-4", "1e-3", "2e-3")),
+    "recipe-full": ("--method full", ("2.5e-5", "5e-5", "1e-4")),
+    "recipe-head": ("--method head", ("2e-3", "5e-3", "1e-2")),
+}
 # Whose runs take their own best rate, with the flags that were tuned.
 AS_TUNED = ("reinit-r8", "reinit-full", "epochs-3-r8", "batch-8-r8", "head-first-r8", *(f"variant-{v}" for v in VARIANTS))
 RANDOM = "--control random-labels --epochs 10 --no-test --scaling 2"
@@ -64,6 +71,7 @@ Flags = dict[str, str | None]  # by run; None while it waits for a rate
 def flags(model: str = "minilm") -> Flags:
     """All runs by name, in the order in which they are made, each with its flags."""
     best = {name: _best(name, rates, model) for name, (_, rates) in TUNED.items()}
+    best |= {name: _best(name, rates, model) for name, (_, rates) in RECIPE.items()}
     best |= {f"random-r{rank}": _best(f"random-r{rank}", LORA_RATES[1:], model) for rank in RANDOM_RANKS}
     found = _tuning()
     for seed in SEEDS:
@@ -78,6 +86,9 @@ def _tuning() -> Flags:
     for name, (how, rates) in TUNED.items():
         for rate in rates:
             found[f"tune-{name}-lr{rate}"] = f"{COMMON} {how} {_rate(name, rate)} --no-test"
+    for name, (how, rates) in RECIPE.items():
+        for rate in rates:
+            found[f"tune-{name}-lr{rate}"] = f"--precision fp32 {how} {_rate(name, rate)} --no-test"
     for rank in RANDOM_RANKS:
         for rate in LORA_RATES[1:]:
             found[f"tune-random-r{rank}-lr{rate}"] = f"{COMMON} {RANDOM} --rank {rank} --lr {rate}"
@@ -131,8 +142,10 @@ def _recipe(best: Flags, seed: int) -> Flags:
     for name, batch in (("fp32", 16), ("fp32-batch-8", 8)):
         how = f"--batch-size {batch} --rank 8 --scaling 2 --precision fp32 --lr {best['all-linear-r8']}"
         found[f"{name}-r8-s2-seed{seed}"] = best["all-linear-r8"] and f"{how} --seed {seed}"
-    # The command line's defaults, and rank 1.
-    return found | {f"recipe-r8-seed{seed}": f"--seed {seed}", f"recipe-r1-seed{seed}": f"--rank 1 --lr 1e-3 --seed {seed}"}
+    for name, (how, _) in RECIPE.items():
+        rate = best[name]
+        found[f"{name}-seed{seed}"] = rate and f"--precision fp32 {how} {_rate(name, rate)} --seed {seed}"
+    return found
 
 
 def _scaling_rules(best: Flags, seed: int) -> Flags:
@@ -146,7 +159,7 @@ def _scaling_rules(best: Flags, seed: int) -> Flags:
 
 
 def _rate(method: str, rate: str) -> str:
-    return f"--head-lr {rate}" if method == "head" else f"--lr {rate}"
+    return f"--head-lr {rate}" if method.endswith("head") else f"--lr {rate}"
 
 
 def _run(how: str, rate: str | None, seed: int) -> str | None:
