@@ -60,6 +60,11 @@ def read(setting: str, folder: str = SWEEP, seeds=None) -> list[dict]:
     return [read_json(found[seed]) for seed in sorted(found if seeds is None else seeds)]
 
 
+def has(setting: str, folder: str = SWEEP) -> bool:
+    """Whether a folder has a record of a setting, with any seed."""
+    return setting in _seeds(folder)
+
+
 def groups(folder: str = SWEEP) -> dict[str, list[dict]]:
     """Every setting of a folder with the records of its seeds, the lowest first."""
     return {setting: [read_json(paths[seed]) for seed in sorted(paths)] for setting, paths in _seeds(folder).items()}

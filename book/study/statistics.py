@@ -4,21 +4,24 @@ A run's record holds its predictions. With the true labels (``RowFacts``) every 
 worked out again for any choice of rows, so nothing here trains or needs the texts.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from lora_from_scratch.adapter_files import read_json
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.data import SPLITS, TextData
 
-DRAWS = 4000
+DRAWS = 2000
 # A score takes counts [draws, labels, labels] (row: true, column: predicted) to [draws].
 Score = Callable[[np.ndarray], np.ndarray]
+# One setting's records, a run a seed; or several settings'.
+Runs = list[dict] | list[list[dict]]
 
 
 @dataclass(frozen=True)
@@ -73,54 +76,100 @@ def missed(label: int) -> Score:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval, and the deviation over seeds. Shares, not percent."""
+    """A figure with its 95 % interval, and the deviation over seeds. Shares, not percent.
+
+    ``rows_error`` and ``seeds_error`` are its standard errors: what other rows of the same kind
+    would change, and what other seeds would. Of a single seed the latter is unknown (0), and the
+    interval speaks of the rows alone.
+    """
 
     mean: float
     low: float
     high: float
     spread: float
     seeds: int
+    rows_error: float = 0.0
+    seeds_error: float = 0.0
 
     def __str__(self) -> str:
         return f"{100 * self.mean:.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}]"
 
 
 def estimate(
-    runs: list[dict], rows: RowFacts, score: Score = accuracy, *, minus: list[dict] | None = None,
-    split: str = "test", without_leaks: bool = False, draws: int = DRAWS,
+    runs: Runs, rows: RowFacts, score: Score = accuracy, *, minus: Runs | None = None,
+    split: str = "test", without_leaks: bool = False, signed: bool = False, draws: int = DRAWS,
 ) -> Estimate:  # fmt: skip
     """The mean of ``score`` over ``runs``; with ``minus``, of the paired difference runs - minus.
 
-    The interval is a bootstrap's: each draw takes rows with replacement, the same ones for
-    every run (so what makes a row hard for all cancels in a difference), and seeds with
-    replacement. A difference pairs the runs of one seed, which share their order of rows
-    and the start of their head. Percentiles 2.5 and 97.5 of ``draws`` draws.
+    Runs are those of one setting, a list with one run a seed; or a list of such lists, which are
+    averaged within each seed first, since two settings of one seed are not two seeds. A
+    difference pairs the runs of one seed, which share their order of rows and the start of
+    their head, and takes both sides on the same rows. For the interval see ``interval``; how
+    much other rows would change is found by drawing the rows with replacement ``draws`` times. The
+    interval of a share ends at 0 and 1; ``signed`` says that the score is none, such as one share
+    minus another.
 
     Raises:
-        LoraError: there are no runs, a run lacks predictions for these rows, or a
-            difference's two sides have other seeds.
+        LoraError: there are no runs, a run lacks predictions for these rows, or two settings
+            have other seeds.
     """
-    sides = [runs] if minus is None else [runs, minus]
-    for side in sides:
-        if not side:
+    sides = [_settings(side) for side in ([runs] if minus is None else [runs, minus])]
+    _check(sides, rows, split)
+    kept = np.setdiff1d(np.arange(len(rows.labels)), rows.in_train) if without_leaks else np.arange(len(rows.labels))
+
+    def by_seed(side: list[list[dict]]) -> np.ndarray:
+        """[seeds, 1 + draws]"""
+        return np.mean([[score(_counts(run, rows, split, kept, draws)) for run in sorted(s, key=_seed)] for s in side], axis=0)
+
+    values = by_seed(sides[0]) - (by_seed(sides[1]) if minus is not None else 0)
+    points, drawn = values[:, 0], values[:, 1:]
+    found = interval(points, rows=float(drawn.mean(0).var()), run=float(drawn.var(1).mean()))
+    if signed or minus is not None:
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+
+def interval(points: np.ndarray, rows: float, run: float) -> Estimate:
+    """A figure's 95 % interval over rows and seeds, from its value for each seed, ``points``.
+
+    Two things would be different in another experiment. With other rows, the mean over the
+    seeds has the variance ``rows``. With other seeds, the mean of n seeds has the variance of
+    ``points`` divided by n. What a run does with a row by chance is in both, so it is taken off
+    once: with ``run`` the variance over rows of a single run, it is (run - rows) / (n - 1).
+    The half-width is the root of their sum times a quantile of Student's t, whose degrees of
+    freedom are Satterthwaite's: n - 1 if the seeds are all of it, many if the rows are.
+    ``book.study.coverage`` shows how often such an interval holds the truth.
+
+    Source: Satterthwaite, "An approximate distribution of estimates of variance components",
+    Biometrics Bulletin 2 (1946), for the two-way layout of rows and seeds.
+    """
+    n = len(points)
+    seeds = float(points.var(ddof=1)) / n if n > 1 else 0.0
+    both = max(0.0, run - rows) / (n - 1) if n > 1 else 0.0
+    freedom = (n - 1) * ((rows + seeds) / seeds) ** 2 if seeds else np.inf
+    half = float(t.ppf(0.975, freedom)) * math.sqrt(max(rows, rows + seeds - both))
+    mean = float(points.mean())
+    spread = float(points.std(ddof=1)) if n > 1 else 0.0
+    return Estimate(mean, mean - half, mean + half, spread, n, math.sqrt(rows), math.sqrt(seeds))
+
+
+def _settings(runs: Runs) -> list[list[dict]]:
+    return runs if runs and isinstance(runs[0], list) else [runs]  # type: ignore[return-value, list-item]
+
+
+def _check(sides: list[list[list[dict]]], rows: RowFacts, split: str) -> None:
+    seeds = []
+    for setting in (setting for side in sides for setting in side):
+        if not setting:
             raise LoraError("no runs to take a mean of")
-        for run in side:
+        for run in setting:
             found = len((run[split] or {}).get("predictions", ()))
             if found != len(rows.labels):
                 raise LoraError(f"a run has {found} predictions on {split}, expected {len(rows.labels)}")
-    seeds = [[run["train"]["seed"] for run in side] for side in sides]
+        seeds.append([run["train"]["seed"] for run in setting])
     if any(sorted(other) != sorted(seeds[0]) or len(set(other)) < len(other) for other in seeds):
-        raise LoraError(f"the seeds are {' and '.join(map(str, seeds))}: expected each once, the same on both sides")
-
-    kept = np.setdiff1d(np.arange(len(rows.labels)), rows.in_train) if without_leaks else np.arange(len(rows.labels))
-    generator = np.random.default_rng(1)
-    values = [[score(_counts(run, rows, split, kept, draws)) for run in sorted(side, key=_seed)] for side in sides]
-    by_seed = np.array(values[0]) - (np.array(values[1]) if minus is not None else 0)  # [seeds, 1 + draws]
-    n = len(by_seed)
-    picked = generator.integers(n, size=(n, draws))
-    low, high = np.percentile(by_seed[picked, np.arange(1, draws + 1)].mean(0), [2.5, 97.5])
-    point = by_seed[:, 0]
-    return Estimate(float(point.mean()), float(low), float(high), float(point.std(ddof=1)) if n > 1 else 0.0, n)
+        found = " and ".join(map(str, dict.fromkeys(map(str, seeds))))
+        raise LoraError(f"the seeds are {found}: expected each once, the same for all settings")
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -129,20 +178,6 @@ def wilson(share: float, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     found = binomtest(round(share * n), n).proportion_ci(confidence_level=0.9544997, method="wilson")
     return float(found.low), float(found.high)
-
-
-def share_of_draws(
-    runs: list[dict], rows: RowFacts, holds: Callable[[np.ndarray], np.ndarray], *, split: str = "test", draws: int = DRAWS
-) -> float:
-    """In which share of bootstrap draws ``holds`` is true of the runs' counts, added up.
-
-    ``holds`` takes counts [draws, labels, labels] to booleans [draws]. Rows and seeds are
-    drawn as by ``estimate``.
-    """
-    n = len(rows.labels)
-    counts = np.array([_counts(run, rows, split, np.arange(n), draws)[1:] for run in runs])
-    picked = np.random.default_rng(1).integers(len(runs), size=(len(runs), draws))
-    return float(holds(counts[picked, np.arange(draws)].sum(0)).mean())
 
 
 def _seed(run: dict) -> int:
@@ -167,7 +202,7 @@ def _counts(run: dict, rows: RowFacts, split: str, kept: np.ndarray, draws: int)
     return _tally(cell.astype(np.int64).tobytes(), k, draws)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _tally(cell: bytes, k: int, draws: int) -> np.ndarray:
     """``_counts`` of rows in these cells, numbered row by row; kept, because one run is counted for many scores."""
     cells = np.frombuffer(cell, dtype=np.int64)

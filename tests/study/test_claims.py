@@ -5,7 +5,7 @@ from tests.study.made_up import ALL_WELL, ROWS, run
 
 
 def groups(wrong, **others):
-    names = [f"attention-r{r}-s{s}" for r in RANKS for s in SCALINGS] + ["public-r1", "public-rate-r1"]
+    names = [f"attention-r{r}-s{s}" for r in RANKS for s in SCALINGS] + ["public-r1", "public-rate-r1", "all-linear-r1-s2"]
     return {name: [run(seed, others.get(name.replace("-", "_"), wrong)) for seed in range(3)] for name in names}
 
 
@@ -14,7 +14,7 @@ def verdicts(found):
 
 
 def test_claims_that_hold():
-    assert verdicts(groups(ALL_WELL)) == ["undecided", "fails", "holds", "holds"]  # 92 %: near what was claimed
+    assert verdicts(groups(ALL_WELL)) == ["can't tell", "fails", "holds", "holds"]  # 92 %: near what was claimed
     assert verdicts(groups([share / 3 for share in ALL_WELL]))[0] == "holds"
 
 
@@ -24,11 +24,11 @@ def test_claims_that_fail():
     assert verdicts(apart)[2] == "fails"
 
 
-def test_what_was_not_run_is_undecided_and_named():
+def test_what_was_not_run_cannot_be_told_and_is_named():
     found = groups(ALL_WELL)
     del found["attention-r4-s1"][1:], found["public-r1"]
     first, _, third, fourth = audit_claims(found, ROWS)
-    assert {v.verdict for v in (first, third, fourth)} == {"undecided"}
+    assert {v.verdict for v in (first, third, fourth)} == {"can't tell"}
     assert first.evidence == ("not run yet: public-r1 (0 of 3 seeds)",)
     assert third.evidence == fourth.evidence == ("not run yet: attention-r4-s1 (1 of 3 seeds)",)
 

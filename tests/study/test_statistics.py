@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 from sklearn.metrics import f1_score, recall_score
 
 from lora_from_scratch import LoraError
@@ -13,11 +14,11 @@ from study.statistics import (
     RowFacts,
     accuracy,
     estimate,
+    interval,
     macro_f1,
     missed,
     read_row_facts,
     row_facts,
-    share_of_draws,
 )
 
 NAMES = ("a", "b", "c")
@@ -90,14 +91,32 @@ def test_counts_are_kept_but_never_stale():
     assert estimate([changed], RowFacts((LABELS + 1) % 3, ROWS.in_train, NAMES), draws=50).mean == 0
 
 
-def test_how_often_something_holds():
-    def more_a_missed_than_b(counts):
-        return missed(0)(counts) > missed(1)(counts)
+def test_settings_of_one_seed_are_averaged_and_no_further_seeds():
+    others = [run(seed, 0.7) for seed in range(3)]
+    both = estimate([RUNS, others], ROWS)
+    assert both.seeds == 3
+    assert both.mean == pytest.approx((estimate(RUNS, ROWS).mean + estimate(others, ROWS).mean) / 2)
+    twice, once = estimate([RUNS, RUNS], ROWS, minus=others), estimate(RUNS, ROWS, minus=others)
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
 
-    never, bad = run(0, 1.1), run(0, 1.1)
-    bad["test"]["predictions"] = [1 if label == 0 else int(label) for label in LABELS]
-    assert share_of_draws([never], ROWS, more_a_missed_than_b, draws=50) == 0
-    assert share_of_draws([bad], ROWS, more_a_missed_than_b, draws=50) == 1
+
+def test_the_parts_of_an_interval():
+    """With no difference between seeds it is the normal one over rows; with none between rows, Student's over seeds."""
+    rows = interval(np.array([0.5, 0.5, 0.5]), rows=0.01**2, run=0.01**2)
+    assert rows.high - rows.mean == pytest.approx(1.96 * 0.01, rel=1e-3) and rows.seeds_error == 0
+    points = np.array([0.1, 0.2, 0.6])
+    seeds, by_t = interval(points, rows=0.0, run=0.0), ttest_1samp(points, 0).confidence_interval(0.95)
+    assert (seeds.low, seeds.high) == pytest.approx((by_t.low, by_t.high))
+    both = interval(points, rows=0.02**2, run=0.02**2)
+    assert both.rows_error == pytest.approx(0.02) and both.seeds_error == pytest.approx(points.std(ddof=1) / math.sqrt(3))
+    chance = interval(points, rows=0.02**2, run=0.04**2)  # what a run does by chance is in both parts: counted once
+    assert chance.high - chance.low < both.high - both.low
+
+
+def test_a_share_stays_between_nothing_and_all():
+    nearly = [run(seed, 0.999) for seed in range(3)]
+    assert estimate(nearly, ROWS).high <= 1
+    assert estimate(nearly, ROWS, missed(0)).low >= 0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +124,8 @@ def test_how_often_something_holds():
     [
         ([], None, "no runs to take a mean of"),
         (RUNS, [], "no runs to take a mean of"),
-        (RUNS, RUNS[:2], r"the seeds are \[0, 1, 2\] and \[0, 1\]: expected each once, the same on both sides"),
+        ([RUNS, []], None, "no runs to take a mean of"),
+        (RUNS, RUNS[:2], r"the seeds are \[0, 1, 2\] and \[0, 1\]: expected each once, the same for all settings"),
         ([RUNS[0], RUNS[0]], None, r"the seeds are \[0, 0\]: expected each once"),
         ([{"train": {"seed": 0}, "test": None}], None, "a run has 0 predictions on test, expected 500"),
         ([run(0, 0.5, LABELS[:9])], None, "a run has 9 predictions on test, expected 500"),

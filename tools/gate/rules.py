@@ -1,6 +1,6 @@
 """Every rule of the gate by name, and what a book breaks of them."""
 
-from tools.gate import book, exempt, exercises, form, numbers, prose, words
+from tools.gate import book, exempt, exercises, form, numbers, prose, verdicts, words
 
 PAGE_RULES = {
     "canonical form": form.canonical_form,
@@ -32,6 +32,7 @@ BOOK_RULES = {
     "addresses": book.addresses,
     "dataset rows in files": book.files_hold_no_rows,
     "house words in files": words.file_words,
+    "verdicts": verdicts.verdicts,
 }
 
 

@@ -77,7 +77,7 @@ def parts(folder: str) -> list[str]:
     tested = {name: runs for name, runs in groups.items() if all(run["test"] for run in runs)}
     order = list(FAMILIES)
     names = sorted(tested, key=lambda name: (order.index(family(name)), _rank(tested[name][0]), name))
-    found = [claims(tested, rows)]
+    found = [claims(tested, rows, folder.rpartition("/")[2])]
     if names:
         found += [settings(names, tested, rows, failures(groups)), missed_table(names, tested, rows), differences(names, tested, rows)]
     if RANDOM in {name.partition("-")[0] for name in groups}:
@@ -89,10 +89,10 @@ def _rank(run: dict) -> int:
     return run["lora"]["r"] if run["lora"] else 0
 
 
-def claims(groups: dict, rows) -> str:
+def claims(groups: dict, rows, backbone: str) -> str:
     lines = ["### The four public claims", ""]
-    for number, found in enumerate(audit_claims(groups, rows), 1):
-        lines += [f"{number}. *{found.claim}*: **{found.verdict}**.", ""]
+    for number, found in enumerate(audit_claims(groups, rows, backbone=backbone), 1):
+        lines += [f"{number}. *{found.claim}*: **{found.says}**.", ""]
         lines += [*(f"   - {line}" for line in found.evidence), ""]
     lines.append(
         "A score holds if its whole interval lies at or above what rounds to the claimed one; differences are little "

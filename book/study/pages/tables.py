@@ -14,7 +14,7 @@ from .. import records
 from ..records import ROOT
 from ..statistics import row_facts
 from ..summary import summarise, tested_runs
-from . import figure, markdown
+from . import figure, markdown, verdicts
 from .results import page
 
 START, END = "<!-- results: made by `make tables` -->", "<!-- end of results -->"
@@ -70,6 +70,7 @@ def main() -> int:
     made = {
         ROOT / "README.md": readme(old),
         ROOT / "book" / "results.md": page(),
+        ROOT / "book" / "verdicts.md": verdicts.page(),
         figure.FILE: figure.draw(),
     }
     for path, text in made.items():

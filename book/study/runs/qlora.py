@@ -7,8 +7,8 @@ NF4 for the frozen linear layers. The record goes to results/qlora/minilm/; its 
 became of the adapter when it was added to the base and the sum rounded to NF4 again: by linear layer the
 share of codes that changed, and the error beside the update's size; and the predictions on test.
 
-A CPU that is not fast in bf16 trains in float32. Its runs are then compared with runs on the float base in
-float32, too, which this makes and keeps beside them (float-...), instead of with the sweep's.
+Each run has a twin on the float base (float-...), made on the same kind of machine. All compute in
+float32, which every CPU is fast enough in, so that seeds made on different days can be compared.
 """
 
 import sys
@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from lora_from_scratch import dequantize_nf4, lora_delta, quantize_nf4
 from lora_from_scratch.extras.nf4 import absmax_and_codes, unpack
 from lora_from_scratch.finetune import evaluate, load_finetuned
-from lora_from_scratch.finetune.precision import fastest_precision
 from lora_from_scratch.slots import lora_layers
 
 from .. import records
 from . import one
 
-FOLDER, SETTING, SEEDS = "qlora/minilm", "all-linear-r8-s2", range(3)
-FLAGS = "--batch-size 16 --rank 8 --scaling 2 --lr 1e-3"
+FOLDER, SETTING, SEEDS = "qlora/minilm", "all-linear-r8-s2", range(5)
+FLAGS = "--batch-size 16 --rank 8 --scaling 2 --lr 1e-3 --precision fp32"
 
 
 def codes(packed: Tensor, weights: int) -> Tensor:
@@ -65,24 +64,20 @@ def train(name: str, seed: int, *flags: str) -> dict:
 def train_and_round(name: str, seed: int) -> dict:
     """Fine-tune on the base of 4 bits; the record with what rounding the sum left of it."""
     data = records.real_data()
-    record = train(name, seed, "--quantize", "nf4", "--precision", fastest_precision())
+    record = train(name, seed, "--quantize", "nf4")
     classifier = load_finetuned(records.ROOT / "runs" / "qlora" / name)
     layers = round_in(classifier.model)
     return record | {"rounded": {"layers": layers, "test": asdict(evaluate(classifier, data.test))}}
 
 
 def runs() -> dict[str, one.Run]:
-    """A run for each seed; and its twin on the float base where the sweep's has another precision."""
+    """For each seed a run on the base of 4 bits and its twin on the float base."""
     folder, found = records.RESULTS / FOLDER, {}
     for seed in SEEDS:
         name = f"{SETTING}-seed{seed}"
+        twin = f"float-{name}"
         found[name] = one.Run(folder / f"{name}.json", partial(train_and_round, name, seed))
-        if found[name].state != "done":
-            continue
-        precision, swept = (records.read(SETTING, where, [seed])[0]["history"]["precision"] for where in (FOLDER, records.SWEEP))
-        if precision != swept:
-            twin = f"float-{name}"
-            found[twin] = one.Run(folder / f"{twin}.json", partial(train, twin, seed, "--precision", precision))
+        found[twin] = one.Run(folder / f"{twin}.json", partial(train, twin, seed))
     return found
 
 

@@ -1,0 +1,76 @@
+"""The page of verdicts: every comparison that a chapter judges, and how far its intervals can be trusted."""
+
+from itertools import groupby
+
+from tools.chapters import chapter_number
+
+from .. import records
+from ..judged import JUDGED, Judged
+from ..verdicts import SCALE
+from .markdown import table
+
+INTRODUCTION = """\
+# Verdicts
+
+Every comparison of two settings that a chapter judges stands here once, and `make tables` makes this page from the
+run records. A test holds it to them, and the gate holds each chapter's words to this page: where a verdict
+changes because seeds were added, the chapter fails until somebody has read the sentence again.
+
+A difference is in percentage points of accuracy, one setting minus the other, on the same rows and the same seeds.
+In brackets stands its 95 % interval over rows and seeds. The verdict is the first of these that fits **on test**:
+
+- *better* or *worse*: the interval leaves out zero (*by less than a point* if it lies within one point of it);
+- *no difference over one point*: the interval holds zero and lies within one point of it;
+- *can't tell*: it holds zero and reaches further, or there is one seed alone.
+
+Validation stands beside it and has no vote, because the learning rates were chosen on it. Only where it clearly says
+the contrary of test does the verdict become *can't tell*.
+"""
+HEAD = ["comparison", "test", "validation", "seeds", "computed in", "verdict"]
+
+
+def page() -> str:
+    parts = [INTRODUCTION, _coverage()]
+    for chapter, comparisons in groupby(JUDGED, key=lambda judged: judged.chapter):
+        parts.append(f"## {title(chapter)}\n\n{table(HEAD, [_row(judged) for judged in comparisons])}")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def title(chapter: str) -> str:
+    """What a page's section is called; its link ends in the same words, as in ``verdicts.md#chapter-9``."""
+    number = chapter_number(f"{chapter}.ipynb")
+    return f"Chapter {number}" if number else chapter.replace("_", " ").capitalize()
+
+
+def _row(judged: Judged) -> list[str]:
+    if judged.missing or not judged.seeds:
+        return [judged.says, "", "", "0", "", f"not run yet: {', '.join(judged.missing)}"]
+    found = judged.compare()
+    assert found.verdict in SCALE
+    return [judged.says, str(found.test), str(found.validation), str(len(judged.seeds)), judged.made, f"**{found.verdict}**"]
+
+
+def _coverage() -> str:
+    record = records.load("coverage")
+    lines = [
+        [
+            name, n, f"{found['difference']['deviations']['seed']:.2f}",
+            *(f"{100 * found[what]['coverage']:.1f} %, ± {100 * found[what]['half_width']:.2f}" for what in ("accuracy", "difference")),
+        ]
+        for name, by_seeds in record["simulated"].items()
+        for n, found in by_seeds.items()
+    ]  # fmt: skip
+    ours = record["ours"]["difference"]
+    head = ["effect of seeds", "seeds", "its deviation in a difference", "an accuracy", "a difference"]
+    return (
+        "## How often an interval holds the truth\n\n"
+        "An interval that claims 95 % should hold the truth 95 times in 100. Whether it does can be tried where the truth is "
+        f"known, in a simulation: {record['rows']:,} rows, two settings, {record['repeats']:,} repeats, with variances like "
+        "those of our runs. In a difference of two of our settings, chance in one run on one row has a deviation of "
+        f"{ours['chance']:.1f} points, rows one of {ours['row']:.1f}, and seeds one of {ours['seed']:.2f}. "
+        "The table gives how often the interval held the truth, and its mean half-width in points.\n\n"
+        f"{table(head, lines)}\n\n"
+        f"Made by `{record['command']}`. If seeds mattered twice as much as they do here, three of them would be too few for the promise. "
+        "The first edition drew rows and seeds with replacement, which for three seeds can only bring back the same three: "
+        "its part for the seeds held the truth about 75 times in 100."
+    )
