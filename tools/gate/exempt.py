@@ -26,7 +26,6 @@ EXEMPT = frozenset({
     "book/17_many_adapters.ipynb",
     "book/a1_tiny_adapters.ipynb",
     "book/a2_speed.ipynb",
-    "book/choosing.md",
     "book/glossary.md",
     "book/misconceptions.md",
     "book/troubleshooting.md",
