@@ -15,6 +15,7 @@ WORDS = {
     "epochs-3-r8": "rank 8 in all linear layers, three epochs", "epochs-3-full": "full fine-tuning, three epochs",
     "batch-8-r8": "rank 8 in all linear layers, batches of 8 and their own settings",
     "head-first-r8": "the same, the head fitted first",
+    "reinit-r8": "rank 8 in all linear layers on a random base", "reinit-full": "full fine-tuning on a random base",
     "public-r1": "the experiment's recipe as published, rank 1",
     "variant-rslora": "rsLoRA", "variant-lora-plus": "LoRA+", "variant-dora": "DoRA", "variant-pissa": "PiSSA",
     "xs-294": "LoRA-XS of 294 parameters", "xs-2250": "LoRA-XS of 2,250", "vector-2256": "a shared vector of 2,256",
@@ -108,6 +109,7 @@ JUDGED: tuple[Judged, ...] = (
     *_sweep(
         "09_low_rank_updates",
         *((name, "full") for name in ("all-linear-r1-s1", "all-linear-r8-s1", "attention-r1-s1", "attention-r8-s1")),
+        ("reinit-r8", "reinit-full"),
     ),
     *(_both_scales("attention", rank, 8) for rank in (1, 4, 16)),
     _both_scales("all-linear", 1, 8),
