@@ -18,7 +18,6 @@ EXEMPT = frozenset({
     "book/09_low_rank_updates.ipynb",
     "book/10_forgetting.ipynb",
     "book/11_learning_rate_and_alpha.ipynb",
-    "book/12_rank_and_placement.ipynb",
     "book/13_variants.ipynb",
     "book/14_errors.ipynb",
     "book/15_language_model.ipynb",
