@@ -81,10 +81,13 @@ def _sweep(chapter: str, *pairs: tuple[str, str]) -> list[Judged]:
     ]
 
 
-def _both_scales(where: str, rank: int, other: int) -> Judged:
-    one, minus = ([(records.SWEEP, f"{where}-r{r}-s{s}") for s in (1, 2)] for r in (rank, other))
-    place = {"attention": "attention", "all-linear": "all linear layers"}[where]
-    return Judged("12_rank_and_placement", (*one,), (*minus,), f"rank {rank} minus rank {other} in {place}, both scales")
+def _both_scales(one: tuple[str, int], other: tuple[str, int]) -> Judged:
+    """Two (place, rank), each at both scales."""
+    places = {"attention": "attention", "all-linear": "all linear layers"}
+    sides = [[(records.SWEEP, f"{where}-r{rank}-s{s}") for s in (1, 2)] for where, rank in (one, other)]
+    first = f"rank {one[1]}" + (f" in {places[one[0]]}" if one[0] != other[0] else "")
+    says = f"{first} minus rank {other[1]} in {places[other[0]]}, both scales"
+    return Judged("12_rank_and_placement", (*sides[0],), (*sides[1],), says)
 
 
 def _scale() -> Judged:
@@ -109,9 +112,11 @@ JUDGED: tuple[Judged, ...] = (
         *((name, "full") for name in ("all-linear-r1-s1", "all-linear-r8-s1", "attention-r1-s1", "attention-r8-s1")),
         ("reinit-r8", "reinit-full"),
     ),
-    *(_both_scales("attention", rank, 8) for rank in (1, 4, 16)),
-    _both_scales("all-linear", 1, 8),
+    _both_scales(("attention", 4), ("attention", 1)),
+    *(_both_scales(("attention", rank), ("attention", 8)) for rank in (1, 4, 16)),
+    _both_scales(("all-linear", 1), ("all-linear", 8)),
     _scale(),
+    _both_scales(("all-linear", 1), ("attention", 1)),
     *_sweep(
         "12_rank_and_placement",
         *(("all-linear-r1-s1", f"attention-r{rank}-s1") for rank in (1, 4, 16)), ("full", "attention-r16-s1"),
