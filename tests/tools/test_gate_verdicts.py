@@ -69,3 +69,66 @@ def test_another_page_may_say_it_too_and_is_held_to_it(root):
 )
 def test_words_that_the_page_does_not_bear_out(root, old, new, message):
     breaks(root, "verdicts", message, set_source("see", f"This is {LINK.replace(old, new)} than that."))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("It is [worse](verdicts.md#chapter-1).", "points at verdicts.md#chapter-1 without naming a comparison"),
+        ("It is [worse](verdicts.md#chapter-1 'this minus that').", "points at verdicts.md#chapter-1"),
+        ("It is [worse][v].\n\n[v]: verdicts.md#chapter-1", "points at verdicts.md#chapter-1"),
+        ('It is <a href="verdicts.html#chapter-1">worse</a>.', "points at verdicts.md#chapter-1"),
+        ("It is [worse](verdicts.md).", "links the words 'worse' without naming"),
+        ("We [*can’t\ntell*](results.md).", 'links the words "can\'t tell" without naming'),
+        ('It is <a href="verdicts.html"><em>worse</em></a>.', "links the words 'worse'"),
+        ("| that | **worse** |", "a table says 'worse' without a link"),
+        (f"It is not {LINK} than that.", "denies the verdict"),
+        (f"It isn’t {LINK} than that.", "denies the verdict"),
+        (LINK.replace("better by less\nthan a point", "can’t tell"), "says 'can’t tell'"),
+    ],
+    ids=["no title", "single quotes", "reference", "html", "no section", "curly", "html, no section", "table", "denied", "isn't", "curly and titled"],
+)
+def test_other_ways_to_say_a_verdict(root, text, message):
+    breaks(root, "verdicts", message, set_source("see", text))
+
+
+@pytest.mark.parametrize(
+    "hidden", [f"<!-- {LINK} -->", f"% {LINK}".replace("\n", " "), f"```\n{LINK}\n```"], ids=["comment", "MyST comment", "code"]
+)
+def test_what_a_reader_does_not_see_is_not_said(root, hidden):
+    breaks(root, "verdicts", "doesn't say its verdict on 'this minus that'", set_source("see", hidden))
+
+
+def test_a_directive_is_read_with_what_follows_it(root):
+    text = f"```{{exercise}}\nCompare them.\n```\n\nIt is {LINK}.\n\n```{{note}}\nIt is {LINK}.\n```"
+    cells = small_book.read(root).cells
+    {cell.id: cell for cell in cells}["see"].source = text
+    small_book.write(root / "book" / "01_a.ipynb", cells)
+    assert not said(root)
+
+
+def test_readme_is_held_to_the_page(root):
+    with (root / "README.md").open("a") as readme:
+        readme.write('It is [worse](book/verdicts.md#chapter-1 "this minus that").')
+    assert any(line.startswith("README.md") and "says 'worse'" in line for line in said(root))
+
+
+def test_a_section_of_no_page(root):
+    (root / "book" / "verdicts.md").write_text(PAGE.replace("## Chapter 1", "## Chapter 9"))
+    (line,) = said(root)
+    assert "the section chapter-9 is of no page" in line
+
+
+def test_a_comparison_named_twice(root):
+    row = '| this minus that | -0.5 [-0.9, -0.1] | 0.4 [0.0, 0.8] | 3 | bf16 | **worse** |\n'
+    (root / "book" / "verdicts.md").write_text(PAGE + row)
+    assert any("two comparisons named 'this minus that'" in line for line in said(root))
+
+
+def test_two_sections_of_one_chapter_are_both_read():
+    assert set(sections(PAGE + "\n" + PAGE.replace("this minus that", "a minus b"))["chapter-1"]) >= {"this minus that", "a minus b"}
+
+
+def test_links_to_a_page_that_is_gone(root):
+    (root / "book" / "verdicts.md").unlink()
+    breaks(root, "verdicts", "which isn't there", set_source("see", LINK))
