@@ -59,14 +59,16 @@ def _against_full(name: str) -> str:
 
 def any_length() -> str:
     """The best LoRA beside the best full fine-tuning, whatever number of steps either took."""
-    parts = []
+    parts, tries = [], set()
     for what, names in (("LoRA", LORA_OF_ANY_LENGTH), ("full fine-tuning", FULL_OF_ANY_LENGTH)):
         tried = [name for name in names if records.has(name)]
         best = max(tried, key=_validation)
+        tries.add((len(tried), records.read(best)[0]["train"]["epochs"]))
         parts.append(f"{what} {_test(best)} (`{best}`, the best of {len(tried)} on validation)")
     waiting = [name for name in (*LORA_OF_ANY_LENGTH, *FULL_OF_ANY_LENGTH) if not records.has(name)]
     note = f" Not run yet: {', '.join(f'`{name}`' for name in waiting)}." if waiting else ""
-    return f"Of any number of steps, on test: {' and '.join(parts)}.{note}"
+    unlike = " These took different numbers of tries and epochs, so they compare recipes and not methods." if len(tries) > 1 else ""
+    return f"Of any number of steps, on test: {' and '.join(parts)}.{unlike}{note}"
 
 
 def _defaults() -> str:
