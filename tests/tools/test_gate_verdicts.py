@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tools import small_book
-from tests.tools.changes import breaks, found, set_source
+from tests.tools.changes import add_output, breaks, found, set_source
 from tools.gate.verdicts import sections
 
 PAGE = """# Verdicts
@@ -132,3 +132,19 @@ def test_two_sections_of_one_chapter_are_both_read():
 def test_links_to_a_page_that_is_gone(root):
     (root / "book" / "verdicts.md").unlink()
     breaks(root, "verdicts", "which isn't there", set_source("see", LINK))
+
+
+def test_a_comparison_that_is_printed_and_not_listed(root):
+    line = "this minus that:\n    0.7 [0.2,\n    1.2] on test, 0.4 [0.0, 0.8] on validation: better\n"
+    id = next(cell.id for cell in small_book.read(root).cells if cell.cell_type == "code" and cell.outputs)
+    breaks(root, "verdicts", "prints a comparison that verdicts.md doesn't list: 0.7 [0.2, 1.2]", add_output(id, "stream", text=line))
+
+
+def test_a_comparison_that_is_printed_and_listed(root):
+    cells = small_book.read(root).cells
+    by_id = {cell.id: cell for cell in cells}
+    by_id["see"].source = f"This is {LINK} than that."
+    id = next(cell.id for cell in cells if cell.cell_type == "code" and cell.outputs)
+    add_output(id, "stream", text="0.5 [0.1, 0.9] on test, 0.4 [0.0, 0.8] on validation: better\n")(by_id, cells)
+    small_book.write(root / "book" / "01_a.ipynb", cells)
+    assert not said(root)

@@ -6,7 +6,8 @@ A chapter says its verdicts as links whose title names the comparison, which a r
 
 The link's words must be the verdict that stands there today, and each comparison of the page must be linked
 from its chapter. Any other way to point at a section of comparisons, or to link a verdict's words, is a
-problem, because nothing would hold it to the records. So is a table's cell that says a verdict without a link.
+problem, because nothing would hold it to the records. So is a table's cell that says a verdict without a link,
+and a comparison that an output prints but the page doesn't list.
 
 What no rule sees: a sentence that says another thing than the link in it, or a verdict in plain prose.
 """
@@ -14,6 +15,7 @@ What no rule sees: a sentence that says another thing than the link in it, or a 
 import re
 
 from tools.chapters import chapter_number
+from tools.notebook import code_cells, output_text
 
 PAGE = "verdicts.md"
 LINK = re.compile(r'\[([^\[\]]+)\]\((?:book/)?verdicts\.md#([\w-]+)\s+"([^"]+)"\)')
@@ -23,6 +25,8 @@ COMMENT = re.compile(r"<!--.*?-->|^%[^\n]*", flags=re.S | re.M)
 FENCE = re.compile(r"\s*(?:`{3,}|~{3,}|:{3,})")
 MADE = ("results.md",)  # its verdicts are worked out by `make tables`
 DENIED = re.compile(r"(?:\b(?:not|never|hardly|neither|nor|no longer)|n['’]t)\s+(?:any\s+)?$", flags=re.I)
+ESTIMATE = r"-?\d+\.\d+ \[-?\d+\.\d+, -?\d+\.\d+\]"
+PRINTED = re.compile(rf"({ESTIMATE}) on test, ({ESTIMATE}) on validation")  # as str(Comparison) has it
 SCALE = (
     "better", "better by less than a point", "worse", "worse by less than a point", "no difference over one point",
     "can't tell",
@@ -55,6 +59,10 @@ def verdicts(book):
             if place == _place(name):
                 linked.add((place, says))
         yield from ((name, message) for message in _unbound(LINK.sub("", text), judged))
+    listed = {(row[1], row[2]) for _, row in _rows(page)}
+    for name, shown in _printed(book):
+        if shown not in listed:
+            yield name, f"prints a comparison that {PAGE} doesn't list: {shown[0]} on test; add it to book/study/judged.py"
     pages = {_place(name): name for name, _ in texts}
     for place, comparisons in judged.items():
         if place not in pages:
@@ -120,6 +128,14 @@ def _unbound(text, judged):
 
 def _plain(words):
     return " ".join(re.sub(r"<[^>]+>", "", words).split()).strip("*_ ").replace("’", "'").lower()
+
+
+def _printed(book):
+    """(file, (test, validation)) of each comparison in an output."""
+    for page in book.pages:
+        for cell in code_cells(page.nb):
+            for found in PRINTED.findall(" ".join(output_text(cell).split())):
+                yield f"book/{page.path.name}", found
 
 
 def _texts(book):
