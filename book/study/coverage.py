@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import norm
 
 from . import records
-from .statistics import Estimate, interval
+from .statistics import Estimate, interval, stricter
 
 ROWS, ACCURACY, DIFFERENCE = 2000, 0.92, 0.005
 SEEDS = (3, 5)
@@ -76,13 +76,17 @@ def cover(model: Model, seeds: int, repeats: int, start: int = 0) -> dict[str, d
         one, other = model.draw(generator, seeds)
         for what, hits, truth in (("accuracy", one, ACCURACY), ("difference", other - one, DIFFERENCE)):
             this = of_hits(hits)
-            found[what].append((this.low <= truth <= this.high, (this.high - this.low) / 2))
+            found[what].append([(each.low <= truth <= each.high, (each.high - each.low) / 2) for each in (this, stricter(this))])
             if repeat < 500:
                 like[what].append(list(components(hits).values()))
     return {
         what: {
-            "coverage": float(np.mean([hit for hit, _ in values])),
-            "half_width": float(np.mean([half for _, half in values])),
+            "coverage": float(np.mean([hit for (hit, _), _ in values])),
+            "half_width": float(np.mean([half for (_, half), _ in values])),
+            "stricter": {
+                "coverage": float(np.mean([hit for _, (hit, _) in values])),
+                "half_width": float(np.mean([half for _, (_, half) in values])),
+            },
             "deviations": deviations(np.array(like[what])),
         }
         for what, values in found.items()
@@ -123,7 +127,7 @@ def main() -> int:
         found[name] = {str(n): cover(Model(seed=seed), n, args.repeats) for n in SEEDS}
         for n, both in found[name].items():
             for what, of in both.items():
-                print(f"{name}, {n} seeds, {what}: {of['coverage']:.1%}, ± {100 * of['half_width']:.2f}, {of['deviations']}", flush=True)
+                print(f"{name}, {n} seeds, {what}: {of['coverage']:.1%}, ± {100 * of['half_width']:.2f}, {of['stricter']}, {of['deviations']}", flush=True)
     records.write(
         records.RESULTS / "coverage.json", "python -m book.study.coverage",
         rows=ROWS, nominal=0.95, repeats=args.repeats, ours=ours(), simulated=found,

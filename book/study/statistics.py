@@ -137,8 +137,9 @@ def interval(points: np.ndarray, rows: float, run: float) -> Estimate:
     ``points`` divided by n. What a run does with a row by chance is in both, so it is taken off
     once: with ``run`` the variance over rows of a single run, it is (run - rows) / (n - 1).
     The half-width is the root of their sum times a quantile of Student's t, whose degrees of
-    freedom are Satterthwaite's: n - 1 if the seeds are all of it, many if the rows are.
-    ``book.study.coverage`` shows how often such an interval holds the truth.
+    freedom follow Satterthwaite, of rows + seeds: n - 1 if the seeds are all of it, many if the
+    rows are. His own would be of what is left after taking off, and fewer: see ``stricter``.
+    ``book.study.coverage`` shows how often either interval holds the truth.
 
     Source: Satterthwaite, "An approximate distribution of estimates of variance components",
     Biometrics Bulletin 2 (1946), for the two-way layout of rows and seeds.
@@ -146,11 +147,28 @@ def interval(points: np.ndarray, rows: float, run: float) -> Estimate:
     n = len(points)
     seeds = float(points.var(ddof=1)) / n if n > 1 else 0.0
     both = max(0.0, run - rows) / (n - 1) if n > 1 else 0.0
-    freedom = (n - 1) * ((rows + seeds) / seeds) ** 2 if seeds else np.inf
-    half = float(t.ppf(0.975, freedom)) * math.sqrt(max(rows, rows + seeds - both))
+    half = _quantile(n, rows + seeds, seeds) * math.sqrt(max(rows, rows + seeds - both))
     mean = float(points.mean())
     spread = float(points.std(ddof=1)) if n > 1 else 0.0
     return Estimate(mean, mean - half, mean + half, spread, n, math.sqrt(rows), math.sqrt(seeds))
+
+
+def stricter(found: Estimate) -> Estimate:
+    """The interval with degrees of freedom of the variance that it is made of, after the part that is counted once is off.
+
+    Never fewer than n - 1. Wider than ``found`` where chance in a run is much of the seeds' part.
+    """
+    rows, seeds = found.rows_error**2, found.seeds_error**2
+    if not seeds:
+        return found
+    error = (found.high - found.low) / 2 / _quantile(found.seeds, rows + seeds, seeds)
+    half = _quantile(found.seeds, max(seeds, error**2), seeds) * error
+    return replace(found, low=found.mean - half, high=found.mean + half)
+
+
+def _quantile(n: int, variance: float, seeds: float) -> float:
+    """Student's for a variance of which ``seeds`` is known from n seeds alone, and the rest well."""
+    return float(t.ppf(0.975, (n - 1) * (variance / seeds) ** 2 if seeds else np.inf))
 
 
 def as_settings(runs: Runs) -> list[list[dict]]:

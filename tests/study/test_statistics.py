@@ -19,6 +19,7 @@ from study.statistics import (
     missed,
     read_row_facts,
     row_facts,
+    stricter,
 )
 
 NAMES = ("a", "b", "c")
@@ -111,6 +112,18 @@ def test_the_parts_of_an_interval():
     assert both.rows_error == pytest.approx(0.02) and both.seeds_error == pytest.approx(points.std(ddof=1) / math.sqrt(3))
     chance = interval(points, rows=0.02**2, run=0.04**2)  # what a run does by chance is in both parts: counted once
     assert chance.high - chance.low < both.high - both.low
+
+
+def test_a_stricter_interval():
+    """It has the degrees of freedom of the variance that is left, which are n - 1 if that is the seeds' own."""
+    points = np.array([0.1, 0.2, 0.6])
+    seeds = interval(points, rows=0.0, run=0.0)
+    assert (stricter(seeds).low, stricter(seeds).high) == pytest.approx((seeds.low, seeds.high))
+    shared = interval(points, rows=0.1**2, run=0.1**2 * 3)  # both = rows: nothing but the seeds is left
+    assert (stricter(shared).low, stricter(shared).high) == pytest.approx((seeds.low, seeds.high))
+    assert shared.high < stricter(shared).high
+    one = interval(points[:1], rows=0.01, run=0.01)
+    assert stricter(one) == one
 
 
 def test_a_share_stays_between_nothing_and_all():
