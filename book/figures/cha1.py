@@ -14,7 +14,7 @@ OTHERS = {  # runs of another length or place: hollow
 }
 PLACES = {  # of the names beside the squares, in points
     "full": (2, 9, "center"), "head alone": (9, -5, "left"), "last block": (4, -18, "center"),
-    "biases": (2, -32, "left"), "LoRA 8": (2, -18, "center"), "LoRA 1": (0, 8, "center"),
+    "biases": (-4, -22, "right"), "LoRA 8": (2, -18, "center"), "LoRA 1": (0, 8, "center"),
 }  # fmt: skip
 WORDS, CLAIM = "#666666", "#AA4499"
 
