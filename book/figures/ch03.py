@@ -73,5 +73,5 @@ def draw_budget(reached: dict) -> None:
         y = 100 * (found.high if place == "above" else found.mean)
         ax.annotate(label, (count, y), offset, textcoords="offset points", ha=side, va="center", fontsize=14)
     ax.set(xscale="log", xlim=(8e2, 6e7), ylim=(86.5, 96))
-    ax.set(xlabel="trained parameters outside the head", ylabel="validation accuracy, %")
+    ax.set(xlabel="trained parameters outside the head", ylabel="test accuracy, %")
     fig.tight_layout()

@@ -52,8 +52,8 @@ def tuning_curves(tuned: dict[str, list[dict]], speed) -> Figure:
     return fig
 
 
-def ahead_of_plain(gaps: dict, margin: float = 1.5) -> Figure:
-    """For each variant its lead over plain LoRA in points, with its interval; the grey band is what counts as a tie."""
+def ahead_of_plain(gaps: dict, margin: float = 1.0) -> Figure:
+    """For each variant its lead over plain LoRA in points, with its interval; the grey band lies within ``margin`` of zero."""
     fig, ax = plt.subplots(figsize=(6, 3.3), layout="constrained")
     ax.axvspan(-margin, margin, color=GREY, alpha=0.25, lw=0)
     ax.axvline(0, color=GREY, lw=1.5)

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from . import records
 from .verdicts import Comparison, compare
 
-QLORA, TINY, RECIPE = "qlora/minilm", "tiny/minilm", ""
+QLORA, TINY = "qlora/minilm", "tiny/minilm"
 WORDS = {
     "full": "full fine-tuning", "head": "the head alone", "bias": "all biases", "last-block": "the last block",
     "epochs-3-r8": "rank 8 in all linear layers, three epochs", "epochs-3-full": "full fine-tuning, three epochs",
-    "batch-8-r8": "rank 8 in all linear layers, batches of 8 and their own settings",
-    "head-first-r8": "the same, the head fitted first",
+    "batch-8-r8": "rank 8 in all linear layers, batches of 8",
+    "head-first-r8": "rank 8 in all linear layers, batches of 8, the head fitted first",
+    "reinit-r8": "rank 8 in all linear layers of a random base", "reinit-full": "full fine-tuning of a random base",
     "public-r1": "the experiment's recipe as published, rank 1",
     "variant-rslora": "rsLoRA", "variant-lora-plus": "LoRA+", "variant-dora": "DoRA", "variant-pissa": "PiSSA",
     "xs-294": "LoRA-XS of 294 parameters", "xs-2250": "LoRA-XS of 2,250", "vector-2256": "a shared vector of 2,256",
     "vector-5766": "a shared vector of 5,766", "vector-2256-epochs-8": "a shared vector of 2,256 in eight epochs",
     "lora-2022": "plain LoRA of 2,022 in one block",
     "fp32-r8-s2": "rank 8 in all linear layers, s = 2, in float32",
-    "minilm-r1": "LoRA, rank 1", "minilm-r8": "LoRA, rank 8", "minilm-full": "full fine-tuning", "minilm-head": "the head alone",
+    "recipe-r1": "LoRA, rank 1", "recipe-r8": "LoRA, rank 8", "recipe-full": "full fine-tuning",
 }  # fmt: skip
 
 
@@ -100,11 +101,11 @@ JUDGED: tuple[Judged, ...] = (
     *_sweep(
         "03_lora_in_a_transformer",
         (PLAIN, "attention-r16-s2"), ("attention-r1-s2", "bias"), ("all-linear-r1-s2", "attention-r16-s2"),
-        ("all-linear-r1-s2", "last-block"), ("full", PLAIN), ("full", "all-linear-r1-s2"),
+        ("all-linear-r1-s2", "last-block"), ("bias", "head"), ("full", PLAIN), ("full", "all-linear-r1-s2"),
     ),
     *(
-        Judged("05_finetune", ((RECIPE, one),), ((RECIPE, other),), f"{_words(one)}, minus {_words(other)}, the README's recipe")
-        for one, other in (("minilm-r8", "minilm-full"), ("minilm-r1", "minilm-full"), ("minilm-r8", "minilm-r1"))
+        Judged("05_finetune", ((records.SWEEP, one),), ((records.SWEEP, other),), f"{_words(one)}, minus {_words(other)}, the README's recipe")
+        for one, other in (("recipe-r8", "recipe-full"), ("recipe-r1", "recipe-full"), ("recipe-r8", "recipe-r1"))
     ),
     *_sweep(
         "09_low_rank_updates",
@@ -124,7 +125,8 @@ JUDGED: tuple[Judged, ...] = (
         for one, other in (
             ((TINY, "xs-2250"), (records.SWEEP, "head")), ((TINY, "xs-294"), (records.SWEEP, "head")),
             ((TINY, "vector-2256"), (records.SWEEP, "last-block")),
-            ((TINY, "xs-2250"), (TINY, "lora-2022")), ((TINY, "vector-2256"), (TINY, "xs-2250")), ((TINY, "vector-5766"), (records.SWEEP, "all-linear-r1-s2")),
+            ((TINY, "xs-2250"), (TINY, "lora-2022")), ((TINY, "vector-2256"), (TINY, "xs-2250")),
+            ((TINY, "vector-5766"), (records.SWEEP, "all-linear-r1-s2")),
             ((TINY, "vector-2256-epochs-8"), (TINY, "vector-2256")),
             ((TINY, "vector-2256-epochs-8"), (records.SWEEP, "all-linear-r1-s2")),
             ((TINY, "vector-2256"), (records.SWEEP, "epochs-3-r8")), ((TINY, "vector-5766"), (records.SWEEP, "epochs-3-r8")),
@@ -132,5 +134,9 @@ JUDGED: tuple[Judged, ...] = (
             ((TINY, "vector-2256-epochs-8"), (records.SWEEP, "public-r1")),
         )
     ),
-    *_sweep("choosing", ("epochs-3-r8", PLAIN), ("epochs-3-r8", "full"), ("head-first-r8", "batch-8-r8")),
+    *_sweep(
+        "choosing",
+        ("all-linear-r1-s2", "attention-r1-s2"), ("reinit-r8", "reinit-full"),
+        ("epochs-3-r8", PLAIN), ("epochs-3-r8", "full"), ("head-first-r8", "batch-8-r8"),
+    ),
 )  # fmt: skip

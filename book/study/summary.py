@@ -1,7 +1,6 @@
-"""One line for each setting of the README's runs: means and standard deviations over seeds."""
+"""One line for each setting of the command line's own recipe: accuracies with their intervals over rows and seeds."""
 
 import json
-import statistics
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 
@@ -9,6 +8,7 @@ from lora_from_scratch import LoraConfig
 from lora_from_scratch.finetune import TrainConfig
 
 from . import records
+from .statistics import Estimate, estimate, macro_f1
 
 
 def tested_runs(folder: str = "") -> list[dict]:
@@ -19,7 +19,7 @@ def tested_runs(folder: str = "") -> list[dict]:
 
 @dataclass(frozen=True)
 class Summary:
-    """The runs of one setting: (mean, standard deviation) over seeds of each metric, in percent."""
+    """The runs of one setting: each metric's mean over seeds with its interval."""
 
     backbone: str
     rank: int
@@ -31,10 +31,10 @@ class Summary:
     epochs: int
     trainable: int
     seeds: int
-    validation_accuracy: tuple[float, float]
-    validation_macro_f1: tuple[float, float]
-    test_accuracy: tuple[float, float]
-    test_macro_f1: tuple[float, float]
+    validation_accuracy: Estimate
+    validation_macro_f1: Estimate
+    test_accuracy: Estimate
+    test_macro_f1: Estimate
 
     @property
     def recipe(self) -> str:
@@ -42,10 +42,9 @@ class Summary:
         return f"s {self.scaling:g}, lr {self.lr:g}, head_lr {self.head_lr:g}, batch {self.batch_size}, beta2 {self.beta2:g}"
 
     def __str__(self) -> str:
-        mean, spread = self.validation_accuracy
         return (
-            f"{self.backbone}, rank {self.rank}: {self.trainable:,} trained parameters, {self.seeds} seeds, "
-            f"validation {mean:.2f} ± {spread:.2f}, test {self.test_accuracy[0]:.2f} ± {self.test_accuracy[1]:.2f}\n"
+            f"{self.backbone}, rank {self.rank}: {self.trainable:,} trained parameters, {self.seeds} seeds\n"
+            f"    validation {self.validation_accuracy}, test {self.test_accuracy}\n"
             f"    recipe: {self.recipe}"
         )
 
@@ -70,9 +69,7 @@ def _summary(runs: list[dict]) -> Summary:
     first = runs[0]
     lora, train = first["lora"], first["train"]
 
-    def over_seeds(split: str, metric: str) -> tuple[float, float]:
-        values = [100 * r[split][metric] for r in runs]
-        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    facts = {split: records.facts(split) for split in ("validation", "test")}
 
     return Summary(
         backbone=first["backbone"],
@@ -85,8 +82,8 @@ def _summary(runs: list[dict]) -> Summary:
         epochs=train["epochs"],
         trainable=first["parameters"]["trainable"],
         seeds=len(runs),
-        validation_accuracy=over_seeds("validation", "accuracy"),
-        validation_macro_f1=over_seeds("validation", "macro_f1"),
-        test_accuracy=over_seeds("test", "accuracy"),
-        test_macro_f1=over_seeds("test", "macro_f1"),
+        validation_accuracy=estimate(runs, facts["validation"], split="validation"),
+        validation_macro_f1=estimate(runs, facts["validation"], macro_f1, split="validation"),
+        test_accuracy=estimate(runs, facts["test"], split="test"),
+        test_macro_f1=estimate(runs, facts["test"], macro_f1, split="test"),
     )

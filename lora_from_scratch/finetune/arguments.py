@@ -6,7 +6,7 @@ from typing import Any
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.finetune.data_arguments import add_data_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES
-from lora_from_scratch.finetune.methods import CONTROLS, METHODS, uses_lora
+from lora_from_scratch.finetune.methods import CONTROLS, METHODS, RANDOM_ROWS, uses_lora
 from lora_from_scratch.finetune.parallel import check_shares
 from lora_from_scratch.finetune.precision import pick_precision
 from lora_from_scratch.finetune.recipe import KEEP, TrainConfig
@@ -69,6 +69,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--resume", action="store_true", help=RESUME_HELP)
     sub.add_argument("--checkpoint-every", type=int, default=200, metavar="N", help="steps, for --resume; 0: never")
     sub.add_argument("--control", default="none", choices=CONTROLS, help="an experiment: " + _listed(CONTROLS))
+    sub.add_argument("--control-rows", type=int, default=RANDOM_ROWS, metavar="N", help="rows of --control random-labels")
     sub.add_argument("--spectra", action="store_true", help="record the update's singular values (method full)")
 
 
@@ -123,6 +124,8 @@ def check_arguments(args: argparse.Namespace, processes: int = 1) -> None:
         raise LoraError("--quantize needs a frozen base under adapters: --method lora, and no --shard-base")
     if args.spectra and (args.method != "full" or args.control != "none"):
         raise LoraError("--spectra needs an update of pre-trained weights: --method full, and no --control")
+    if args.control_rows != RANDOM_ROWS and args.control != "random-labels":
+        raise LoraError("--control-rows: no effect without --control random-labels")
     check_shares(train, processes)
 
 

@@ -26,7 +26,7 @@ METHODS = {
 CONTROLS = {
     "none": "as usual",
     "reinit": "the encoder starts at random instead of pre-trained",
-    "random-labels": "2,048 rows get labels by chance; validation and test are these rows, too",
+    "random-labels": "some rows get labels by chance; validation and test are these rows, too",
 }
 RANDOM_ROWS = 2048
 
@@ -84,13 +84,18 @@ def reinitialise(encoder: "PreTrainedModel", seed: int) -> None:
                     module.weight[padding].zero_()
 
 
-def with_random_labels(data: TextData, seed: int) -> TextData:
-    """``RANDOM_ROWS`` rows of train with random labels, which can only be memorised.
+def with_random_labels(data: TextData, seed: int, count: int = RANDOM_ROWS) -> TextData:
+    """``count`` rows of train with random labels, which can only be memorised.
 
     All three splits are these rows, so that "validation accuracy" is the share memorised.
+
+    Raises:
+        LoraError: train has fewer rows.
     """
+    if not 0 < count <= len(data.train):
+        raise LoraError(f"--control-rows is {count}, expected 1 to {len(data.train)}, the rows of train")
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(data.train), generator=generator)[:RANDOM_ROWS].tolist()
+    rows = torch.randperm(len(data.train), generator=generator)[:count].tolist()
     labels = torch.randint(len(data.label_names), (len(rows),), generator=generator).tolist()
     texts = [data.train.texts[i] for i in rows]
     return make_data(f"{data.source}, with random labels", dict.fromkeys(SPLITS, (texts, labels)), data.label_names)

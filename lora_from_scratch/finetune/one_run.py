@@ -107,7 +107,7 @@ def _prepare(args: argparse.Namespace):
     """Data, the classifier with what is to train, and its parameter report."""
     data = text_data(args)
     if args.control == "random-labels":
-        data = with_random_labels(data, args.seed)
+        data = with_random_labels(data, args.seed, args.control_rows)
         print(f"CONTROL: {CONTROLS[args.control]}")
     classifier = load_classifier(
         args.model,

@@ -1,6 +1,5 @@
 """Chapter 3's checks: solutions pass, and slips that people make get a hint of their own."""
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -8,7 +7,6 @@ from exercises import ch03
 from exercises.ch03 import CONFIG, adamw
 from lora_from_scratch import LoraConfig, LoraError, LoRALinear, add_lora
 from lora_from_scratch.targets import ends_in, find_targets
-from study.statistics import RowFacts
 from tests.exercises.verdicts import accepts, tells_apart, told
 
 
@@ -148,34 +146,47 @@ def test_repairs():
     })  # fmt: skip
 
 
+def spender(endings=("value", "output.dense", "intermediate.dense"), ranks=2, alphas=4, r=1):
+    """The solution, or one of its slips: twice the rank for the value and the attention's output."""
+    twice = ("value", "attention.output.dense")
+
+    def spend(model):  # returns nothing, and need not
+        patterns = {"rank_pattern": dict.fromkeys(twice, ranks), "alpha_pattern": dict.fromkeys(twice, alphas)}
+        add_lora(model, LoraConfig(r, 2 * r, endings, **patterns))
+
+    return spend
+
+
 def test_spend():
-    facts = RowFacts(np.array([0, 1] * 50), np.array([], int), ("joy", "anger"))
-    rates = []
+    right = {"P": "no difference over one point", "Q": "better by less than a point", "R": "can't tell", "S": "can't tell"}
+    stub = dict.fromkeys(right)
+    accepts(ch03.spend, spender(), right)
 
-    def runs(predictions):
-        return [{"train": {"seed": 0}, "validation": {"predictions": predictions}}]
+    def feed_forward(model):
+        add_lora(model, LoraConfig(2, 4, r".*(intermediate|\d\.output)\.dense", rank_pattern={r"[012]\.output\.dense": 1},
+                                   alpha_pattern={r"[012]\.output\.dense": 2}))  # fmt: skip
 
-    def trial(choose, lr):
-        rates.append(lr)
-        return runs([0, 1] * 45 + [1, 0] * 5)
+    def head_frozen(model):
+        spender()(model)
+        model.classifier.requires_grad_(False)
 
-    def rank_1(model):
-        add_lora(model, LoraConfig(1, 2, ("query", "value")))  # returns nothing, and need not
+    def a_norm(model):
+        spender(ranks=1, alphas=2)(model)
+        model.backbone.embeddings.LayerNorm.requires_grad_(True)
 
-    for predictions, verdict in (([0, 1] * 50, "lower"), ([1, 0] * 50, "higher"), ([0, 1] * 45 + [1, 0] * 5, "a tie")):
-        accepts(ch03.spend, rank_1, trial, runs(predictions), facts)
-        assert f"points, {verdict} on these" in told(ch03.spend, rank_1, trial, runs(predictions), facts, lr=0.1)
-    assert set(rates) == {5e-3, 0.1}
-    assert "22,567,686 parameters train, but the budget is 43,782" in told(ch03.spend, lambda m: m, trial, None, facts)
-
-    def fails(choose, lr):
-        raise RuntimeError("loss is nan")
-
-    wrong = {
-        "stops with LoraError": (lambda model: add_lora(model, LoraConfig(target_modules=("querry",))), trial),
-        "but the budget is": (lambda model: add_lora(model, LoraConfig(2, 2, "all-linear")), trial),
-        "the head is frozen": (lambda model: rank_1(model) or model.classifier.requires_grad_(False), trial),
-        "only the head trains; you have 41,472": (lambda model: model.backbone.requires_grad_(False), trial),
-        "stops with RuntimeError: loss is nan": (rank_1, fails),
-    }
-    tells_apart(ch03.spend, {hint: (*answers, runs([0, 1] * 50), facts) for hint, answers in wrong.items()})
+    tells_apart(ch03.spend, {
+        "22,567,686 parameters train, but the budget is 43,782": (lambda model: model, right),
+        "stops with LoraError": (spender(("querry",)), right),
+        "the head is frozen": (head_frozen, right),
+        "only the head trains; you have 41,472": (lambda model: model.backbone.requires_grad_(False), right),
+        "neither an adapter nor the head": (a_norm, right),
+        "query is adapted": (lambda model: add_lora(model, LoraConfig(1, 2, "all-linear")), right),
+        "the scalings are 1, 2": (spender(alphas=2), right),
+        "and 9,216 are left": (spender(ranks=1, alphas=2), right),
+        "and 1,152 are left": (feed_forward, right),
+        "P is None": (spender(), stub),
+        "P is 'a tie', expected one of 'better'": (spender(), right | {"P": "a tie"}),
+    } | {
+        f"{name} isn't {said!r}: {hint}": (spender(), right | {name: said})
+        for name, slips in ch03.VERDICT_SLIPS.items() for said, hint in slips.items()
+    } | {"Q isn't 'worse': the interval doesn't": (spender(), right | {"Q": "worse"})})  # fmt: skip

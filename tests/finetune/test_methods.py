@@ -118,6 +118,9 @@ def test_flags_that_would_do_nothing_are_refused(run):
     code, error = run("--spectra")
     assert code == 2
     assert "--spectra needs an update of pre-trained weights: --method full" in error
+    code, error = run("--control-rows", "512")
+    assert code == 2
+    assert "--control-rows: no effect without --control random-labels" in error
     assert not run.out.exists()
 
 
@@ -141,3 +144,7 @@ def test_random_labels_are_by_chance_and_the_same_in_all_splits():
     assert one.train.labels != other.train.labels
     assert not one.is_real
     assert "random labels" in one.source
+    assert len(with_random_labels(data, 0, 512).train) == 512
+    for count in (0, len(data.train) + 1):
+        with pytest.raises(LoraError, match=f"--control-rows is {count}, expected 1 to {len(data.train)}"):
+            with_random_labels(data, 0, count)

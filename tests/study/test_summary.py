@@ -2,10 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from study import records, summary
+from study.statistics import RowFacts, estimate
 from study.summary import summarise
+
+ROWS = RowFacts(np.arange(100) % 2, np.array([], dtype=int), ("a", "b"))
+
+
+@pytest.fixture(autouse=True)
+def rows(monkeypatch):
+    monkeypatch.setattr(records, "facts", lambda split: ROWS)
 
 
 def recipe(**changes) -> dict:
@@ -13,7 +22,8 @@ def recipe(**changes) -> dict:
 
 
 def made_up(seed=0, accuracy=0.9, **changes) -> dict:
-    metrics = {"accuracy": accuracy, "macro_f1": accuracy - 0.05}
+    right = np.arange(100) < round(100 * accuracy)
+    metrics = {"accuracy": accuracy, "predictions": np.where(right, ROWS.labels, 1 - ROWS.labels).tolist()}
     return {
         "backbone": "minilm",
         "lora": {"r": 8, "scaling": 2.0},
@@ -29,11 +39,13 @@ def made_up(seed=0, accuracy=0.9, **changes) -> dict:
 
 def test_a_summary_is_over_the_seeds_of_one_setting():
     other = made_up(accuracy=0.5, lora={"r": 1, "scaling": 8.0})
-    first, second = summarise([made_up(0, 0.90), made_up(1, 0.92), made_up(2, 0.94), other])
-    assert (first.rank, first.seeds, first.validation_accuracy) == (1, 1, (50.0, 0.0))
+    runs = [made_up(0, 0.90), made_up(1, 0.92), made_up(2, 0.94)]
+    first, second = summarise([*runs, other])
+    assert (first.rank, first.seeds, first.validation_accuracy.mean) == (1, 1, 0.5)
     assert (second.rank, second.seeds) == (8, 3)
-    assert second.test_accuracy == pytest.approx((92.0, 2.0))
-    assert second.test_macro_f1 == pytest.approx((87.0, 2.0))
+    assert second.test_accuracy == estimate(runs, ROWS) and second.test_accuracy.mean == pytest.approx(0.92)
+    assert 0.9 < second.test_macro_f1.mean < 0.93
+    assert f"test {second.test_accuracy}" in str(second)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from statistics import mean
 from .. import records
 from ..claims import audit_claims
 from ..statistics import accuracy, estimate, macro_f1, missed
+from ..verdicts import compare
 from .markdown import table
 from .speed import cpu, speed
 
@@ -15,9 +16,10 @@ INTRODUCTION = """\
 
 Every figure on this page is worked out from the run records in `results/` by `make tables`, and a
 test holds the page to them; [their making](making.md) says how to make the records again. Accuracies and shares are in
-percent, differences in percentage points. A value is the mean over seeds; in square brackets stands
-the interval that holds 95 in 100 bootstrap draws of rows and seeds. Test was read once, at the end of each run; what
-was chosen was chosen on validation.
+percent, differences in percentage points. A value is the mean over seeds; in square brackets stands its 95 %
+interval over rows and seeds ([how far it can be trusted](verdicts.md#how-often-an-interval-holds-the-truth)). Test was
+read once, at the end of each run; what was chosen was chosen on validation. What may be concluded from a
+difference stands on the page of [verdicts](verdicts.md).
 """
 # What the settings' names say, in the order of the tables.
 FAMILIES = {
@@ -79,7 +81,7 @@ def parts(folder: str) -> list[str]:
     names = sorted(tested, key=lambda name: (order.index(family(name)), _rank(tested[name][0]), name))
     found = [claims(tested, rows, folder.rpartition("/")[2])]
     if names:
-        found += [settings(names, tested, rows, failures(groups)), missed_table(names, tested, rows), differences(names, tested, rows)]
+        found += [settings(names, tested, rows, failures(groups)), missed_table(names, tested, rows), differences(names, tested)]
     if RANDOM in {name.partition("-")[0] for name in groups}:
         found.append(random_labels(groups))
     return [*found, rates(folder), machines(groups)]
@@ -95,8 +97,10 @@ def claims(groups: dict, rows, backbone: str) -> str:
         lines += [f"{number}. *{found.claim}*: **{found.says}**.", ""]
         lines += [*(f"   - {line}" for line in found.evidence), ""]
     lines.append(
+        "The claims are those of [a public experiment](https://github.com/AishwaryaHastak/LoRA-implementation) on DistilBERT. "
         "A score holds if its whole interval lies at or above what rounds to the claimed one; differences are little "
-        "if their whole intervals lie within one point; an order holds if it does so in 97.5 % of the draws."
+        "if their whole intervals lie within one point; an order holds if each of its differences lies above zero. "
+        "`python -m book.study.runs.sweep --model distilbert` makes the runs that test them on DistilBERT, where a model hub answers."
     )
     return "\n".join(lines)
 
@@ -140,14 +144,19 @@ def missed_table(names: list[str], groups: dict, rows) -> str:
     return f"### Share misidentified, by class\n\nOf the test rows of a class (their number in brackets), those that are called something else.\n\n{table(head, lines)}"
 
 
-def differences(names: list[str], groups: dict, rows, base: str = "all-linear-r8-s2") -> str:
+def differences(names: list[str], groups: dict, base: str = "all-linear-r8-s2") -> str:
+    """Each setting minus ``base``, on the seeds that both have."""
     lines = []
     for name in names:
-        if base in groups and name != base and len(groups[name]) == len(groups[base]):
-            paired = partial(estimate, groups[name], rows, minus=groups[base])
-            lines.append([f"`{name}`", paired(accuracy), paired(macro_f1)])
-    title = f"### Differences from `{base}`\n\nPaired over rows and seeds, in points."
-    return f"{title}\n\n{table(['setting', *SCORES], lines)}" if lines else f"{title}\n\nNot run yet."
+        seeds = {run["train"]["seed"] for run in groups[name]} & {run["train"]["seed"] for run in groups.get(base, ())}
+        if name == base or not seeds:
+            continue
+        one, other = ([run for run in groups[n] if run["train"]["seed"] in seeds] for n in (name, base))
+        found = compare(one, other)
+        lines.append([f"`{name}`", len(seeds), found.test, found.validation, found.verdict, compare(one, other, macro_f1).test])
+    title = f"### Differences from `{base}`\n\nPaired over rows and seeds, in points of accuracy; the last column in points of macro-F1, on test."
+    head = ["setting", "seeds", "test", "validation", "verdict", "macro-F1"]
+    return f"{title}\n\n{table(head, lines)}" if lines else f"{title}\n\nNot run yet."
 
 
 def random_labels(groups: dict) -> str:

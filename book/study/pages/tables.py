@@ -13,46 +13,17 @@ from lora_from_scratch.adapter_files import write_json
 from .. import records
 from ..records import ROOT
 from ..statistics import row_facts
-from ..summary import summarise, tested_runs
-from . import figure, markdown, verdicts
+from . import figure, verdicts
+from .headline import headline
 from .results import page
 
 START, END = "<!-- results: made by `make tables` -->", "<!-- end of results -->"
 
 
-def table() -> str:
-    # One kind of hardware a table: a GPU's records are shown in chapter 5.
-    runs = [run for run in tested_runs() if not run["environment"]["gpu"]]
-    head = [
-        "backbone", "rank", "recipe", "epochs", "seeds", "parameters trained (with head)",
-        "validation accuracy", "validation macro-F1", "test accuracy", "test macro-F1",
-    ]  # fmt: skip
-    rows = [
-        [
-            row.backbone, row.rank, row.recipe, row.epochs,
-            row.seeds, f"{row.trainable:,}", *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in (
-                row.validation_accuracy, row.validation_macro_f1, row.test_accuracy, row.test_macro_f1)),
-        ]
-        for row in summarise(runs)
-    ]  # fmt: skip
-    machines = sorted({run["environment"]["processor"] for run in runs})
-    seconds = [run["history"]["train_seconds"] for run in runs]
-    threads = sorted({run["environment"]["threads"] for run in runs})
-    lines = [
-        markdown.table(head, rows),
-        "",
-        "Mean ± standard deviation over seeds, in %; each rank with its own recipe, chosen "
-        "on validation in trials that left no record. The base is frozen, all six "
-        f"linear layers of each block are adapted. Made on {', '.join(machines)}, {'/'.join(map(str, threads))} thread a run, "
-        f"in {min(seconds):.0f} to {max(seconds):.0f} s of training.",
-    ]
-    return "\n".join(lines)
-
-
 def readme(text: str) -> str:
     """README.md with the table of today's records in it."""
     head, rest = text.split(START)
-    return f"{head}{START}\n{table()}\n{END}{rest.split(END)[1]}"
+    return f"{head}{START}\n{headline()}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> int:
