@@ -15,6 +15,7 @@
   const number = value => value.toFixed(2).replace("-", "\u2212");
   const ends = ([mean, low, high], unit) => `${number(mean)} ${unit} [${number(low)}, ${number(high)}]`;
   const name = s => `${s.layers}, rank ${s.rank}, scale ${s.scale}`;
+  const turned = verdict => verdict.replace(/^(better|worse)/, word => word === "better" ? "worse" : "better");
 
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
@@ -86,7 +87,7 @@
     else {
       const [mean, low, high, verdict] = gaps[Math.max(one, two)][Math.min(one, two)];
       const figures = one > two ? [mean, low, high] : [-mean, -high, -low];
-      said += `Minus ${name(settings[two])}: ${ends(figures, "points")}, ${verdict}.`;
+      said += `Minus ${name(settings[two])}: ${ends(figures, "points")}, ${one > two ? verdict : turned(verdict)}.`;
     }
     output.textContent = said[0].toUpperCase() + said.slice(1);
   }
@@ -95,7 +96,7 @@
   place.replaceChildren(
     make("div", { class: "rank-scale-controls" }, whereBox, make("div", {}, make("label", { for: rank.id }, "Rank"), rank), scaleBox, otherBox),
     output, svg,
-    make("p", {}, `${backbone}, validation accuracy in % with intervals. Circles: ${layers[0]}; squares: ${layers[1]}. `
+    make("p", {}, `${backbone}, test accuracy in % with intervals. Circles: ${layers[0]}; squares: ${layers[1]}. `
       + `Filled: scale ${scales[0]}; hollow: scale ${scales[1]}. Blue: the setting chosen; orange: the one it is compared with.`));
   update();
 })();

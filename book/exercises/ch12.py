@@ -5,13 +5,12 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import t
 from torch import nn
 
 from exercises.judge import compare, expect, given, judged, number, one_of, run_or_none, whole
 from lora_from_scratch import LoRALinear
-from study import records
-from study.claims import LITTLE
-from study.statistics import estimate
+from study import records, verdicts
 
 
 def freedom(n_out: int, n_in: int, r: int) -> int:
@@ -46,42 +45,71 @@ def room(function):
     return f"and a 5 x 4 update of rank 2 moves in {counted} directions, as the formula's {freedom(5, 4, 2)} says"
 
 
+def quantile(rows_error: float, seeds_error: float, seeds: int) -> float:
+    """Student's t for a 95 % interval: with seeds - 1 degrees of freedom, or more where the rows are part of the error."""
+    return float(t.ppf(0.975, (seeds - 1) * (1 + (rows_error / seeds_error) ** 2) ** 2))
+
+
 @judged
-def bootstrap(low, high, answer):
+def paired(rows_error, seeds_error, low, high, answer):
+    sides = [records.read(f"attention-r{r}-s1") for r in (16, 1)]
+    found, facts = verdicts.compare(*sides), records.facts("test")
+    one, other = (np.array([np.array(run["test"]["predictions"]) == facts.labels for run in side], float) for side in sides)
+    gap, (n, count), right = 100 * (one - other), one.shape, found.test
+    share = "is a share; points are a hundred times as large"
+
+    compare(number(rows_error, "rows_error"), 100 * right.rows_error, {
+        f"rows_error {share}": right.rows_error,
+        "rows_error is that of a single run; average over the seeds first, then take the deviation over rows": (gap.var(1).mean() / count) ** 0.5,
+        "rows_error is the deviation of rows; their mean has a smaller one": gap.mean(0).std(),
+        "rows_error is not paired: take one - other first, and then its deviation":
+            100 * ((one.mean(0).var() + other.mean(0).var()) / count) ** 0.5,
+    }, "rows_error: take one - other in points, its mean over seeds, and of that the standard error over rows", rtol=0.05)  # fmt: skip
+    means = gap.mean(1)
+    compare(number(seeds_error, "seeds_error"), 100 * right.seeds_error, {
+        f"seeds_error {share}": right.seeds_error,
+        "seeds_error: the deviation divides by n - 1; use ddof=1": means.std() / n**0.5,
+        "seeds_error is the deviation of seeds; their mean has a smaller one": means.std(ddof=1),
+        "seeds_error is not paired: take one - other first, and then its deviation":
+            100 * ((one.mean(1).var(ddof=1) + other.mean(1).var(ddof=1)) / n) ** 0.5,
+    }, "seeds_error: take the mean over rows of one - other in points, and of that the standard error over seeds", rtol=0.01)  # fmt: skip
+
     mine = np.array([number(low, "low"), number(high, "high")])
-    expect(np.isfinite(mine).all(), "low and high must be finite")
+    ends = 100 * np.array([right.low, right.high])
     expect(mine[0] <= mine[1], "low is above high")
-    sixteen, one = (records.read(f"attention-r{r}-s1", seeds=(0, 1, 2)) for r in (16, 1))
-    gap = estimate(sixteen, records.facts("validation"), minus=one, split="validation")
-    ends = 100 * np.array([gap.low, gap.high])
-    expect(np.abs(100 * mine - ends).max() > 0.2, "those are shares; points are a hundred times as large")
-    expect(np.abs(-mine[::-1] - ends).max() > 0.2, "the sign is the other way round: it must be one minus other")
-    middle = abs(mine.mean() - ends.mean()) <= 0.2
-    expect(middle, "the interval's middle is off; is it the mean over rows and seeds, one minus other?")
-    width = np.ptp(mine) / np.ptp(ends)
-    expect(width <= 1.25, "too wide: draw the rows once for both sides, and the seeds once for both sides")
-    expect(width >= 0.6, "far too narrow: rows or seeds are not drawn with replacement")
-    expect(width >= 0.92, "too narrow: draw the rows and the seeds, both")
-    expect(np.abs(mine - ends).max() <= 0.2, "the ends are a little off: 2,000 draws, percentiles 2.5 and 97.5")
-    one_of(answer, ("a difference", "a null", "undecided"), "the interval is right; answer")
-    small = -LITTLE < gap.low and gap.high < LITTLE
-    right = "a difference" if gap.low > 0 or gap.high < 0 else "a null" if small else "undecided"
-    expect(answer == right, f"the interval is right, but it is not {answer}: does it hold zero?")
-    return f"the ends agree with the package's, and it is {answer}"
+    squares = 1e4 * (right.rows_error**2 + right.seeds_error**2)
+    both, half, factor = squares - (np.ptp(ends) / 2 / quantile(right.rows_error, right.seeds_error, n)) ** 2, np.ptp(mine) / 2, t.ppf(0.975, n - 1)
+    expect(abs(-mine[::-1] - ends).max() > 0.05, "the sign is the other way round: it must be one minus other")
+    expect(abs(mine.mean() - ends.mean()) <= 0.05, "the interval's middle is off: it is the mean of one - other, in points")
+    compare(half, np.ptp(ends) / 2, {
+        "the errors are right, but the interval is too wide: take off once what both of them count": quantile(right.rows_error, right.seeds_error, n) * squares**0.5,
+        "the errors are right, but the interval is too narrow: t is larger than 1.96 with so few seeds": 1.96 * (squares - both) ** 0.5,
+        "the errors are right, but t with n - 1 degrees of freedom is for seeds alone; use ch12.quantile": factor * (squares - both) ** 0.5,
+    }, "the errors are right, and the middle is; the half-width is t times the root of the squares, less what both count", rtol=0.03)  # fmt: skip
+    one_of(answer, verdicts.SCALE, "the interval is right; answer")
+    expect(answer == found.verdict, f"the interval is right, but it doesn't say {answer!r}: does it hold zero, and does it reach beyond a point?")
+    return f"the interval agrees with the package's, and the verdict is {answer!r}"
 
 
 @judged
-def three(share):
-    mine = number(share, "share")
-    expect(0 <= mine <= 1, f"share is {mine:g}, but a share lies between 0 and 1")
-    compare(mine, 0.75, {
-        "that is what the interval promises; simulate what it does": 0.95,
-        "that is how often it misses": 0.25,
-        "the truth can lie below all three, or above all three": 7 / 8,
-        "did you list the 27 draws? np.percentile interpolates: use method='inverted_cdf', or draw 1,000 times": 0.68,
-    }, "the interval runs from the smallest to the largest of the three; how often do all three fall on one side of 0?",
+def three(bootstrap, student):
+    drawn, exact = number(bootstrap, "bootstrap"), number(student, "student")
+    for name, share in (("bootstrap", drawn), ("student", exact)):
+        expect(0 <= share <= 1, f"{name} is {share:g}, but a share lies between 0 and 1")
+    compare(drawn, 0.75, {
+        "that is what the bootstrap promises; simulate what it does": 0.95,
+        "that is how often the bootstrap misses": 0.25,
+        "bootstrap: the truth can lie below all three, or above all three": 7 / 8,
+        "bootstrap: did you list the 27 draws? np.percentile interpolates: use method='inverted_cdf', or draw 1,000 times": 0.68,
+    }, "bootstrap: the interval runs from the smallest to the largest of the three; how often do all three fall on one side of 0?",
         rtol=0, atol=0.02)  # fmt: skip
-    return "three times in four, and not 95 times in 100: three seeds alone promise too much"
+    compare(exact, 0.95, {
+        "bootstrap is right; student is what 1.96 standard errors hold, and t is 4.30": 0.811,
+        "bootstrap is right; student's deviation must divide by n - 1: use ddof=1": 0.927,
+        "bootstrap is right; student needs the standard error of a mean of three, not the deviation": 0.982,
+        "bootstrap is right; student is how often that interval misses": 0.05,
+    }, "bootstrap is right; student: is 0 within 4.30 standard errors of the mean of the three?", rtol=0, atol=0.01)  # fmt: skip
+    return "the bootstrap holds the truth three times in four, and Student's interval as often as it promises"
 
 
 def losses(s: float, rate: float, start: float, eps: float, steps: int = 60) -> np.ndarray:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.style import BLUE, GREEN, ORANGE, interval, plt
+from study.verdicts import CANT_TELL, NO_DIFFERENCE
 
 PLACES = {"attention": (BLUE, "o"), "all six": (ORANGE, "s")}
 DARK = "#666666"
@@ -21,7 +22,7 @@ DARK = "#666666"
 def rank_scale(reached: dict, rates: dict, gaps: list[list[tuple]]) -> HTML:
     """The data of the picture in which the page lets you choose two settings (``_static/rank-scale.js`` draws it).
 
-    ``gaps`` has for each setting its gaps to those before it, each with its verdict.
+    ``gaps`` has for each setting its gaps to those before it on test, each with its verdict.
     """
 
     def points(found):
@@ -42,16 +43,13 @@ none; the figure below shows the same runs.</p>
 
 
 def accuracy_by_rank(reached: dict) -> Figure:
-    """Accuracy of each setting by rank, with its interval; hollow at scale 2.
-
-    Only rank 1 in attention lies lower; the others overlap from rank 1 to 16.
-    """
+    """Accuracy of each setting by rank, with its interval; hollow at scale 2."""
     fig, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for (where, r, s), found in reached.items():
         colour, marker = PLACES[where]
         shift = 0.13 * (2 * (where != "attention") + s - 2.5)
         interval(ax, math.log2(r) + shift, found, color=colour, marker=marker, hollow=s == 2)
-    ax.set(xlabel="rank", ylabel="validation accuracy, %")
+    ax.set(xlabel="rank", ylabel="test accuracy, %")
     ax.set_xticks([math.log2(r) for r in (1, 4, 8, 16)], (1, 4, 8, 16))
     ax.grid(axis="y", alpha=0.3)
     keys = [Line2D([], [], ls="", marker=marker, ms=9, mec=colour, mew=2, mfc=face, label=f"{where}, scale {s}")
@@ -60,36 +58,33 @@ def accuracy_by_rank(reached: dict) -> Figure:
     return fig
 
 
-def differences(lines: list[tuple], little: float) -> Figure:
-    """Paired differences, a line each: (name, the gaps at scale 1 and 2, the pooled gap, its verdict).
+def differences(lines: list[tuple], point: float) -> Figure:
+    """Paired differences on test, a line each: (name, the estimates at scale 1 and 2 alone, the comparison over both).
 
-    Rank 1 in attention is the one wholly left of zero; the rest is inside the band of ``little`` either way.
+    Colour and mark say the verdict; the band reaches ``point`` either way.
     """
-    looks = {"a difference": (ORANGE, "D"), "a null": (BLUE, "o"), "undecided": ("black", "s")}
-    fig, ax = plt.subplots(figsize=(6, 5.2), layout="constrained")
-    ax.axvspan(-100 * little, 100 * little, color="#DDDDDD", lw=0)
+    looks = {"better or worse": (ORANGE, "D"), NO_DIFFERENCE: (BLUE, "o"), CANT_TELL: ("black", "s")}
+    fig, ax = plt.subplots(figsize=(6, 6.4), layout="constrained")
+    ax.axvspan(-100 * point, 100 * point, color="#DDDDDD", lw=0)
     ax.axvline(0, color="black", lw=1)
-    for y, (_, parts, whole, verdict) in enumerate(lines):
+    for y, (_, parts, whole) in enumerate(lines):
         for shift, gap, hollow in zip((0.22, 0.36), parts, (False, True), strict=False):  # some have no parts
             ax.plot([100 * gap.low, 100 * gap.high], [y + shift] * 2, color=DARK, lw=1.5)
             ax.plot(100 * gap.mean, y + shift, "o", ms=6, mec=DARK, mfc="white" if hollow else DARK)
-        colour, marker = looks[verdict]
-        ax.plot([100 * whole.low, 100 * whole.high], [y, y], color=colour, lw=4)
-        ax.plot(100 * whole.mean, y, marker, color=colour, ms=11)
+        colour, marker = looks.get(whole.verdict, looks["better or worse"])
+        ax.plot([100 * whole.test.low, 100 * whole.test.high], [y, y], color=colour, lw=4)
+        ax.plot(100 * whole.test.mean, y, marker, color=colour, ms=11)
     ax.set_yticks(range(len(lines)), [name for name, *_ in lines])
     ax.invert_yaxis()
     ax.set(xlabel="difference in points of accuracy", xlim=(-2.6, 2.6))
     marks = looks | {"one scale alone": (DARK, "o")}
     keys = [Line2D([], [], color=colour, marker=m, lw=3, label=name) for name, (colour, m) in marks.items()]
-    fig.legend(handles=keys, loc="outside upper center", ncols=2, frameon=False)
+    fig.legend(handles=keys, loc="outside upper center", ncols=2, frameon=False, columnspacing=1)
     return fig
 
 
 def flat_and_steep(from_eight: dict, tossed: dict, learnt: dict) -> Figure:
-    """Real labels (left: gaps to rank 8) and chance labels (right: rank -> the seeds' shares learnt) on one scale.
-
-    On the left hardly anything rises with the rank; on the right the small net's line is steep, and MiniLM's flat.
-    """
+    """Real labels (left: gaps to rank 8) and chance labels (right: rank -> the seeds' shares learnt) on one scale."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(6, 4.2), layout="constrained")
     for where, shift in (("attention", 0.93), ("all six", 1.07)):
         colour, marker = PLACES[where]

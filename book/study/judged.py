@@ -15,7 +15,7 @@ WORDS = {
     "epochs-3-r8": "rank 8 in all linear layers, three epochs", "epochs-3-full": "full fine-tuning, three epochs",
     "batch-8-r8": "rank 8 in all linear layers, batches of 8",
     "head-first-r8": "rank 8 in all linear layers, batches of 8, the head fitted first",
-    "reinit-r8": "rank 8 in all linear layers of a random base", "reinit-full": "full fine-tuning of a random base",
+    "reinit-r8": "rank 8 in all linear layers on a random base", "reinit-full": "full fine-tuning on a random base",
     "public-r1": "the experiment's recipe as published, rank 1",
     "variant-rslora": "rsLoRA", "variant-lora-plus": "LoRA+", "variant-dora": "DoRA", "variant-pissa": "PiSSA",
     "xs-294": "LoRA-XS of 294 parameters", "xs-2250": "LoRA-XS of 2,250", "vector-2256": "a shared vector of 2,256",
@@ -50,23 +50,21 @@ class Judged:
     @property
     def missing(self) -> list[str]:
         """Settings without a tested run."""
-        return [name for folder, name in (*self.one, *self.other) if not _seeds(folder, name)]
+        return [name for folder, name in (*self.one, *self.other) if not _tested(folder, name)]
 
     @property
     def seeds(self) -> list[int]:
         """The seeds that all of its settings have."""
-        return sorted(set.intersection(*(set(_seeds(*setting)) for setting in (*self.one, *self.other))))
+        return sorted(set.intersection(*({run["train"]["seed"] for run in _tested(*setting)} for setting in (*self.one, *self.other))))
 
     def compare(self) -> Comparison:
         """The difference with its verdict, from ``seeds``."""
-        one, other = ([records.read(name, folder, self.seeds) for folder, name in side] for side in (self.one, self.other))
-        return compare(one, other)
+        return compare(*([_tested(*setting) for setting in side] for side in (self.one, self.other)))
 
 
-def _seeds(folder: str, setting: str) -> list[int]:
-    if not records.has(setting, folder):
-        return []
-    return [run["train"]["seed"] for run in records.read(setting, folder) if run["test"] and not run["failure"]]
+def _tested(folder: str, setting: str) -> list[dict]:
+    runs = records.read(setting, folder) if records.has(setting, folder) else []
+    return [run for run in runs if run["test"] and not run["failure"]]
 
 
 def _words(setting: str) -> str:
@@ -84,10 +82,13 @@ def _sweep(chapter: str, *pairs: tuple[str, str]) -> list[Judged]:
     ]
 
 
-def _both_scales(where: str, rank: int, other: int) -> Judged:
-    one, minus = ([(records.SWEEP, f"{where}-r{r}-s{s}") for s in (1, 2)] for r in (rank, other))
-    place = {"attention": "attention", "all-linear": "all linear layers"}[where]
-    return Judged("12_rank_and_placement", (*one,), (*minus,), f"rank {rank} minus rank {other} in {place}, both scales")
+def _both_scales(one: tuple[str, int], other: tuple[str, int]) -> Judged:
+    """Two (place, rank), each at both scales."""
+    places = {"attention": "attention", "all-linear": "all linear layers"}
+    sides = [[(records.SWEEP, f"{where}-r{rank}-s{s}") for s in (1, 2)] for where, rank in (one, other)]
+    first = f"rank {one[1]}" + (f" in {places[one[0]]}" if one[0] != other[0] else "")
+    says = f"{first} minus rank {other[1]} in {places[other[0]]}, both scales"
+    return Judged("12_rank_and_placement", (*sides[0],), (*sides[1],), says)
 
 
 def _scale() -> Judged:
@@ -110,10 +111,13 @@ JUDGED: tuple[Judged, ...] = (
     *_sweep(
         "09_low_rank_updates",
         *((name, "full") for name in ("all-linear-r1-s1", "all-linear-r8-s1", "attention-r1-s1", "attention-r8-s1")),
+        ("reinit-r8", "reinit-full"),
     ),
-    *(_both_scales("attention", rank, 8) for rank in (1, 4, 16)),
-    _both_scales("all-linear", 1, 8),
+    _both_scales(("attention", 4), ("attention", 1)),
+    *(_both_scales(("attention", rank), ("attention", 8)) for rank in (1, 4, 16)),
+    _both_scales(("all-linear", 1), ("all-linear", 8)),
     _scale(),
+    _both_scales(("all-linear", 1), ("attention", 1)),
     *_sweep(
         "12_rank_and_placement",
         *(("all-linear-r1-s1", f"attention-r{rank}-s1") for rank in (1, 4, 16)), ("full", "attention-r16-s1"),

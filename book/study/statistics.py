@@ -113,7 +113,7 @@ def estimate(
         LoraError: there are no runs, a run lacks predictions for these rows, or two settings
             have other seeds.
     """
-    sides = [_settings(side) for side in ([runs] if minus is None else [runs, minus])]
+    sides = [as_settings(side) for side in ([runs] if minus is None else [runs, minus])]
     _check(sides, rows, split)
     kept = np.setdiff1d(np.arange(len(rows.labels)), rows.in_train) if without_leaks else np.arange(len(rows.labels))
 
@@ -153,7 +153,8 @@ def interval(points: np.ndarray, rows: float, run: float) -> Estimate:
     return Estimate(mean, mean - half, mean + half, spread, n, math.sqrt(rows), math.sqrt(seeds))
 
 
-def _settings(runs: Runs) -> list[list[dict]]:
+def as_settings(runs: Runs) -> list[list[dict]]:
+    """One setting's runs as a list of one setting."""
     return runs if runs and isinstance(runs[0], list) else [runs]  # type: ignore[return-value, list-item]
 
 

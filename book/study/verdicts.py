@@ -12,8 +12,10 @@ only where it clearly says the contrary does the verdict become *can't tell*.
 
 from dataclasses import dataclass
 
+from lora_from_scratch import LoraError
+
 from . import records
-from .statistics import Estimate, Runs, Score, accuracy, estimate
+from .statistics import Estimate, Runs, Score, accuracy, as_settings, estimate
 
 POINT = 0.01
 CANT_TELL, NO_DIFFERENCE = "can't tell", "no difference over one point"
@@ -56,9 +58,16 @@ class Comparison:
 def compare(runs: Runs, minus: Runs, score: Score = accuracy) -> Comparison:
     """The paired difference runs - minus of records on the emotion data, with its verdict.
 
-    ``runs`` and ``minus`` are as ``estimate`` takes them.
+    ``runs`` and ``minus`` are as ``estimate`` takes them. A seed counts where every setting has a
+    run of it; ``Comparison.test.seeds`` says how many do.
 
     Raises:
-        LoraError: as ``estimate`` does.
+        LoraError: no seed is in all settings, or as ``estimate`` does.
     """
-    return Comparison(*(estimate(runs, records.facts(s), score, minus=minus, split=s) for s in ("test", "validation")))
+    sides = [as_settings(runs), as_settings(minus)]
+    each = [{run["train"]["seed"] for run in setting} for side in sides for setting in side]
+    shared = set.intersection(*each)
+    if not shared:
+        raise LoraError(f"no seed is in all settings: they have {', '.join(map(str, map(sorted, each)))}")
+    one, other = ([[run for run in setting if run["train"]["seed"] in shared] for setting in side] for side in sides)
+    return Comparison(*(estimate(one, records.facts(s), score, minus=other, split=s) for s in ("test", "validation")))

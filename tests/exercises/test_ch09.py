@@ -1,13 +1,12 @@
 """Chapter 9's checks: the stub is told what is missing, the solution passes, wrong answers get hints of their own."""
 
-from dataclasses import replace
 from statistics import mean
 
 import torch
 
 from exercises import ch09
 from study import records
-from study.statistics import estimate
+from study.verdicts import compare
 from tests.exercises.verdicts import accepts, tells_apart
 
 
@@ -143,12 +142,13 @@ def test_agreement():
 
 
 def test_verdicts():
-    full, adapters, facts = records.read("full"), records.read("all-linear-r1-s1"), records.facts("validation")
+    full, adapters = records.read("full"), records.read("all-linear-r1-s1")
     top = [run["validation"]["accuracy"] for run in full]
     kept, dropped = ([run["spectra"][what]["1"] for run in full] for what in ("kept", "dropped"))
-    lost = mean(top) - mean(kept)
-    gap = estimate(adapters, facts, minus=full, split="validation")
-    accepts(ch09.verdicts, lost, gap, "rank 1 suffices")
+    lost, gap = mean(top) - mean(kept), compare(adapters, full)
+    most = -gap.test.low
+    accepts(ch09.verdicts, lost, gap, most)
+    accepts(ch09.verdicts, lost, gap, round(most, 4))  # as printed
     tells_apart(ch09.verdicts, {
         "lost is None": (None, None, None),
         "what is left": (mean(kept), None, None),
@@ -158,9 +158,14 @@ def test_verdicts():
         "keep it and drop the others": (mean(top) - mean(dropped), None, None),
         "take the mean over seeds of": (0.2, None, None),
         "gap is None": (lost, None, None),
-        "adapters minus full": (lost, replace(gap, mean=-gap.mean), None),
-        "minus=full": (lost, estimate(adapters, facts, split="validation"), None),
-        "which runs": (lost, replace(gap, mean=gap.mean / 2), None),
-        "verdict is None": (lost, gap, None),
-        "compare lost": (lost, gap, "the update is rank 1"),
+        "what compare(...) returns": (lost, gap.test, None),
+        "adapters minus full": (lost, compare(full, adapters), None),
+        "which runs": (lost, compare(records.read("attention-r1-s1"), full), None),
+        "most is None": (lost, gap, None),
+        "the mean loss": (lost, gap, -gap.test.mean),
+        "other end": (lost, gap, -gap.test.high),
+        "look at test": (lost, gap, -gap.validation.low),
+        "a positive share": (lost, gap, gap.test.low),
+        "a share, not percent": (lost, gap, 100 * most),
+        "which end": (lost, gap, 0.5),
     })  # fmt: skip

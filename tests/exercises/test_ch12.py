@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
+from scipy.stats import t
 
 from exercises import ch12
-from study import records
-from study.statistics import estimate
+from study import records, verdicts
 from tests.exercises.verdicts import accepts, tells_apart
 
 
@@ -43,37 +43,70 @@ def test_room():
     })  # fmt: skip
 
 
-def test_bootstrap():
-    sixteen, one = (records.read(f"attention-r{r}-s1", seeds=(0, 1, 2)) for r in (16, 1))
-    gap = estimate(sixteen, records.facts("validation"), minus=one, split="validation")
-    low, high = 100 * gap.low, 100 * gap.high
+def test_paired():
+    sixteen, one = (records.read(f"attention-r{r}-s1") for r in (16, 1))
+    found = verdicts.compare(sixteen, one)
+    gap, n = found.test, found.test.seeds
+    rows, seeds, low, high = (100 * value for value in (gap.rows_error, gap.seeds_error, gap.low, gap.high))
     half, middle = (high - low) / 2, (high + low) / 2
-    accepts(ch12.bootstrap, low, high, "a difference")
-    tells_apart(ch12.bootstrap, {
-        "low is None": (None, None, None),
-        "must be finite": (math.nan, high, None),
-        "low is above high": (high, low, None),
-        "those are shares": (low / 100, high / 100, None),
-        "the sign": (-high, -low, None),
-        "middle is off": (low + 1, high + 1, None),
-        "too wide": (middle - 2 * half, middle + 2 * half, None),
-        "far too narrow": (middle - half / 2, middle + half / 2, None),
-        "the rows and the seeds, both": (middle - 0.8 * half, middle + 0.8 * half, None),
-        "answer is None": (low, high, None),
-        "it is not undecided": (low, high, "undecided"),
+    factor, squares = ch12.quantile(rows, seeds, n), rows**2 + seeds**2
+    error = half / factor
+    accepts(ch12.paired, rows, seeds, low, high, found.verdict)
+
+    def wide(times):
+        return rows, seeds, middle - times, middle + times, None
+
+    hits = [np.array([run["test"]["predictions"] for run in side]) == records.facts("test").labels for side in (sixteen, one)]
+    points = 100 * (hits[0].astype(float) - hits[1])
+    other_verdict = next(word for word in verdicts.SCALE if word != found.verdict)
+    tells_apart(ch12.paired, {
+        "rows_error is None": (None, None, None, None, None),
+        "rows_error is a share": (rows / 100, seeds, low, high, None),
+        "a single run": ((points.var(1).mean() / 2000) ** 0.5, seeds, low, high, None),
+        "the deviation of rows": (rows * 2000**0.5, seeds, low, high, None),
+        "rows_error is not paired": (100 * sum(side.mean(0).var() / 2000 for side in hits) ** 0.5, seeds, low, high, None),
+        "rows_error: take": (3 * rows, seeds, low, high, None),
+        "seeds_error is a share": (rows, seeds / 100, low, high, None),
+        "ddof=1": (rows, seeds * (1 - 1 / n) ** 0.5, low, high, None),
+        "the deviation of seeds": (rows, seeds * n**0.5, low, high, None),
+        "seeds_error is not paired": (rows, 100 * sum(side.mean(1).var(ddof=1) / n for side in hits) ** 0.5, low, high, None),
+        "seeds_error: take": (rows, 3 * seeds, low, high, None),
+        "low is above high": (rows, seeds, high, low, None),
+        "the sign": (rows, seeds, -high, -low, None),
+        "middle is off": (rows, seeds, low + 1, high + 1, None),
+        "take off once": wide(factor * squares**0.5),
+        "too narrow": wide(1.96 * error),
+        "for seeds alone": wide(t.ppf(0.975, n - 1) * error),
+        "less what both count": wide(3 * half),
+        "answer is None": (rows, seeds, low, high, None),
+        "it doesn't say": (rows, seeds, low, high, other_verdict),
     })  # fmt: skip
 
 
+def test_the_quantile_is_the_packages():
+    gap = verdicts.compare(*(records.read(f"attention-r{r}-s1") for r in (16, 1))).test
+    only_seeds = ch12.quantile(0.0, 1.0, 3)
+    assert math.isclose(only_seeds, 4.30, abs_tol=0.005) and math.isclose(ch12.quantile(100.0, 1.0, 3), 1.96, abs_tol=0.005)
+    assert 1.96 < ch12.quantile(gap.rows_error, gap.seeds_error, gap.seeds) < t.ppf(0.975, gap.seeds - 1)
+
+
 def test_three():
-    accepts(ch12.three, 0.746)
+    accepts(ch12.three, 0.746, 0.948)
     tells_apart(ch12.three, {
-        "share is None": (None,),
-        "lies between 0 and 1": (75,),
-        "what the interval promises": (0.95,),
-        "how often it misses": (0.25,),
-        "below all three": (0.875,),
-        "inverted_cdf": (0.68,),
-        "on one side of 0": (0.5,),
+        "bootstrap is None": (None, None),
+        "bootstrap is 75, but": (75, 0.95),
+        "what the bootstrap promises": (0.95, 0.95),
+        "how often the bootstrap misses": (0.25, 0.95),
+        "below all three": (0.875, 0.95),
+        "inverted_cdf": (0.68, 0.95),
+        "on one side of 0": (0.5, 0.95),
+        "student is None": (0.75, None),
+        "student is 95, but": (0.75, 95),
+        "what 1.96 standard errors hold": (0.75, 0.81),
+        "divide by n - 1": (0.75, 0.927),
+        "not the deviation": (0.75, 0.982),
+        "how often that interval misses": (0.75, 0.05),
+        "within 4.30": (0.75, 0.6),
     })  # fmt: skip
 
 

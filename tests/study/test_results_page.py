@@ -13,7 +13,8 @@ from tests.study.made_up import ALL_WELL, LABELS, NAMES, run
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RESULTS", tmp_path)
-    facts = {"label_names": NAMES, "test": {"labels": LABELS.tolist(), "in_train": [0]}}
+    split = {"labels": LABELS.tolist(), "in_train": [0]}
+    facts = {"label_names": NAMES, "test": split, "validation": split}
     (tmp_path / "rows.json").write_text(json.dumps(facts))
     folder = tmp_path / "sweep" / "minilm"
     folder.mkdir(parents=True)
@@ -44,8 +45,9 @@ def test_what_two_machines_cost_is_not_averaged_and_said(results):
     path.write_text(json.dumps(changed))
     shown = page()
     assert "but for these. On an abacus (beads), fp32, 1 thread(s), torch 2.13.0: `head` in part." in shown
-    (head,) = [line for line in shown.splitlines() if line.startswith("| `head` | 2 |")]
-    (other,) = [line for line in shown.splitlines() if line.startswith("| `attention-r1-s2` | 2 |")]
+    settings = shown.partition("### Settings")[2].partition("### Share")[0].splitlines()
+    (head,) = [line for line in settings if line.startswith("| `head` | 2 |")]
+    (other,) = [line for line in settings if line.startswith("| `attention-r1-s2` | 2 |")]
     assert [cell.strip() == "-" for cell in head.split("|")[-4:-1]] == [True, False, True]
     assert "-" not in [cell.strip() for cell in other.split("|")]
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lora_from_scratch import LoraError
 from study import judged, records
 from study.pages import verdicts as page
 from study.statistics import Estimate
@@ -51,6 +52,17 @@ def test_a_comparison_reads_the_emotion_rows(monkeypatch):
     good, bad = ([run(seed, [wrong] * 6) for seed in range(3)] for wrong in (0.05, 0.3))
     assert compare(good, bad).verdict == "better" and compare(bad, good).verdict == "worse"
     assert "on validation: no difference over one point" in str(compare(good, good))
+
+
+def test_seeds_that_one_side_lacks_are_left_out(monkeypatch):
+    from tests.study.made_up import ROWS
+
+    monkeypatch.setattr(records, "facts", lambda split: ROWS)
+    three, five = ([run(seed, [0.1] * 6) for seed in range(n)] for n in (3, 5))
+    assert compare(five, three).test.seeds == 3
+    assert compare([five, three], five).test == compare([three, three], three).test
+    with pytest.raises(LoraError, match=r"no seed is in all settings: they have \[0, 1, 2\], \[3, 4\]"):
+        compare(three, five[3:])
 
 
 def test_every_comparison_is_named_once_and_its_runs_are_there_or_named():

@@ -88,6 +88,9 @@ def test_the_sweep_by_keyboard(browser, theme, width):
         one, two = names.index(chosen), names.index(other)
         mean, low, high, verdict = page["gaps"][max(one, two)][min(one, two)]
         ends = (mean, low, high) if one > two else (-mean, -high, -low)
+        turned = {"better": "worse", "worse": "better"}
+        first_word, space, rest = verdict.partition(" ")
+        verdict = verdict if one > two else turned.get(first_word, first_word) + space + rest
         shown = [f"{value + 0:.2f}".replace("-", "\u2212") for value in (*settings[one]["figures"], *ends)]
         where, rank, scale = chosen
         return (f"{where.capitalize()}, rank {rank}, scale {scale}, at the rate {settings[one]['rate']}: "
@@ -109,7 +112,7 @@ def test_the_sweep_by_keyboard(browser, theme, width):
     assert box.locator("output").inner_text() == said(("attention", 8, 2), ("all six", 8, 2))
     for _ in range(3):
         tab.keyboard.press("Shift+Tab")
-    tab.keyboard.press("ArrowDown")  # all six linears have fewer ranks: the slider goes to its end
+    tab.keyboard.press("ArrowDown")  # all six layers have fewer ranks: the slider goes to its end
     assert box.locator("output").inner_text() == "All six, rank 8, scale 2, at the rate {}: {}".format(
         settings[-1]["rate"], "{:.2f} % [{:.2f}, {:.2f}]. Choose another setting to compare it with.".format(*settings[-1]["figures"])
     )

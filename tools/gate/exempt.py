@@ -17,7 +17,6 @@ EXEMPT = frozenset({
     "book/08_pretrained_spectra.ipynb",
     "book/09_low_rank_updates.ipynb",
     "book/10_forgetting.ipynb",
-    "book/12_rank_and_placement.ipynb",
     "book/14_errors.ipynb",
     "book/15_language_model.ipynb",
     "book/16_qlora.ipynb",

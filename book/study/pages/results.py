@@ -148,12 +148,10 @@ def differences(names: list[str], groups: dict, base: str = "all-linear-r8-s2") 
     """Each setting minus ``base``, on the seeds that both have."""
     lines = []
     for name in names:
-        seeds = {run["train"]["seed"] for run in groups[name]} & {run["train"]["seed"] for run in groups.get(base, ())}
-        if name == base or not seeds:
+        if name == base or base not in groups:
             continue
-        one, other = ([run for run in groups[n] if run["train"]["seed"] in seeds] for n in (name, base))
-        found = compare(one, other)
-        lines.append([f"`{name}`", len(seeds), found.test, found.validation, found.verdict, compare(one, other, macro_f1).test])
+        found, by_f1 = (compare(groups[name], groups[base], score) for score in (accuracy, macro_f1))
+        lines.append([f"`{name}`", found.test.seeds, found.test, found.validation, found.verdict, by_f1.test])
     title = f"### Differences from `{base}`\n\nPaired over rows and seeds, in points of accuracy; the last column in points of macro-F1, on test."
     head = ["setting", "seeds", "test", "validation", "verdict", "macro-F1"]
     return f"{title}\n\n{table(head, lines)}" if lines else f"{title}\n\nNot run yet."
