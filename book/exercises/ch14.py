@@ -9,7 +9,8 @@ from exercises.judge import compare, expect, given, judged, number, run
 from lora_from_scratch.finetune.evaluate import score
 from study import records
 from study.baselines import bag_of_words
-from study.statistics import Estimate, estimate, missed, share_of_draws, wilson
+from study.claims import at_least, missed_gap, same_seeds
+from study.statistics import Estimate, estimate, missed, wilson
 
 EIGHT = [f"attention-r{r}-s{s}" for r in (1, 4, 8, 16) for s in (1, 2)]
 TAUS = [i / 10 for i in range(16)]
@@ -49,31 +50,32 @@ def more_missed(together, alone):
     rows = records.facts("test")
     surprise, love = map(rows.label_names.index, ("surprise", "love"))
 
-    def larger(counts):
-        return missed(surprise)(counts) > missed(love)(counts)
-
     def more_errors(counts):
         wrong = counts.sum(2) - counts.diagonal(axis1=1, axis2=2)
-        return wrong[:, surprise] > wrong[:, love]
+        return (wrong[:, surprise] - wrong[:, love]) / wrong.sum(1)
 
-    both = {"together": runs(*EIGHT), "alone": runs("attention-r8-s2")}
-    right = {name: share_of_draws(these, rows, larger) for name, these in both.items()}
-    for (name, these), answer, other in zip(both.items(), (together, alone), ("alone", "together"), strict=True):
-        expect(isinstance(answer, (tuple, list)) and len(answer) == 2,
-               f"{name} should be a share and a verdict, as in (0.5, 'undecided')")  # fmt: skip
-        share, wanted = number(answer[0], f"{name}'s share"), right[name]
-        expect(share <= 1, f"{name}: give a share between 0 and 1, not percent")
-        expect(share not in (0, 1), f"{name}: that counts configurations; count draws of rows, with share_of_draws")
-        compare(share, wanted, {
-            f"{name}: that compares counts of errors; compare shares of the class": share_of_draws(these, rows, more_errors),
-            f"{name}: that's how often *love* is missed more": 1 - wanted,
-            f"{name}: those are the other runs": right[other],
-        }, f"{name}: try share_of_draws(…, rows, function); the function compares missed(surprise) with missed(love)",
-            rtol=0, atol=0.002)  # fmt: skip
-        verdict = "holds" if wanted >= 0.975 else "fails" if wanted <= 0.025 else "undecided"
-        expect(answer[1] == verdict,
-               f"{name}: the share is right; by the rule {wanted:.3f} of the draws isn't {answer[1]!r}")  # fmt: skip
-    return f"together {together[0]:.3f}, {together[1]}; alone {alone[0]:.2f}, {alone[1]}"
+    def found(these, score=None, signed=True):
+        return estimate(these, rows, score or missed_gap(surprise, love), signed=signed)
+
+    def figures(estimated):
+        return [estimated.mean, estimated.low, estimated.high]
+
+    every = same_seeds([records.read(name) for name in EIGHT])
+    both = {"together": every, "alone": every[:1]}
+    for (name, these), answer, others in zip(both.items(), (together, alone), (every[:1], every), strict=True):
+        expect(isinstance(answer, (tuple, list)) and len(answer) == 2 and isinstance(answer[0], Estimate),
+               f'{name} should be an estimate and a word, as in (estimate(…), "can\'t tell")')  # fmt: skip
+        right = found(these)
+        compare(figures(answer[0]), figures(right), {name + ": " + hint: figures(slip) for hint, slip in {
+            "its lower end is cut off at 0, as a share's is; this figure may be negative, so say signed=True": found(these, signed=False),
+            "that's how much more of *love* is missed": found(these, missed_gap(love, surprise)),
+            "that's what is missed of surprise; subtract what is missed of love": found(these, missed(surprise)),
+            "that compares counts of errors; compare shares of the class": found(these, more_errors),
+            "that's of the other runs": found(others),
+        }.items()}, f"{name}: try estimate(…, rows, score, signed=True), where the score is the share missed of surprise minus that of love",
+            rtol=0, atol=1e-3)  # fmt: skip
+        expect(answer[1] == at_least(right, 0), f"{name}: the estimate is right; by the rule {right} isn't {answer[1]!r}")
+    return f"together {together[0]}, {together[1]}; alone {alone[0]}, {alone[1]}"
 
 
 def plain_bag(data) -> SimpleNamespace:
@@ -178,17 +180,17 @@ def blind(judgements, interval):
 
 
 @judged
-def verdict(function):
+def third_answer(function):
     for mean, low, high, right, why in (
         (0.94, 0.93, 0.95, "holds", "the whole interval lies above the claim"),
         (0.90, 0.89, 0.91, "fails", "the whole interval lies below the claim"),
-        (0.93, 0.92, 0.94, "undecided", "the mean is above the claim, the interval is not"),
-        (0.92, 0.91, 0.93, "undecided", "the mean is below the claim, but the interval reaches it"),
+        (0.93, 0.92, 0.94, "can't tell", "the mean is above the claim, the interval is not"),
+        (0.92, 0.91, 0.93, "can't tell", "the mean is below the claim, but the interval reaches it"),
         (0.935, 0.925, 0.945, "holds", "the lower end is exactly the claim, and that reaches it"),
-        (0.915, 0.905, 0.925, "undecided", "the upper end is exactly the claim, so not all of it lies below"),
+        (0.915, 0.905, 0.925, "can't tell", "the upper end is exactly the claim, so not all of it lies below"),
     ):
         mine = run(function, Estimate(mean, low, high, 0.0, 3), 0.925)
         expect(mine == right, f"claimed 0.925, found {mean} [{low}, {high}]: {mine!r}, but {why}: {right!r}")
-    found = {name: estimate(runs(name), records.facts("test")) for name in ("attention-r1-s2", "attention-r8-s1")}
+    found = {name: estimate(records.read(name), records.facts("test")) for name in ("attention-r1-s2", "attention-r8-s1")}
     lines = [f"{name} reaches 92.5 %: {figure}, {function(figure, 0.925)}" for name, figure in found.items()]
     return "\n".join(["a mean above the claim is not enough, nor one below it", *lines])

@@ -26,7 +26,7 @@ def missed_by_class(found: dict[str, list[Estimate]], classes, sizes):
         ax.axhline((c + 1) * band - 1.5, color=GREY, lw=0.7, alpha=0.5)
     ax.set_yticks([c * band + 4 for c in range(len(classes))], [f"{name}\nn = {n}" for name, n in zip(classes, sizes, strict=True)])
     ax.tick_params(axis="y", length=0)
-    ax.set(ylim=(len(classes) * band - 1, -2), xlim=(0, 58), xlabel="share of the class that is missed, %")
+    ax.set(ylim=(len(classes) * band - 1, -2), xlim=(0, 64), xlabel="share of the class that is missed, %")
     ax.grid(axis="x", alpha=0.3)
     for colour, marker, text in (*looks.values(), baseline):
         ax.plot([], [], marker, color=colour, mfc="white" if colour == BLACK else colour, mew=1.5, ms=8, label=text)

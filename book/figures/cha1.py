@@ -8,13 +8,13 @@ METHODS = {
     "vector": (VERMILION, "^", "one shared vector"),
 }
 OTHERS = {  # runs of another length or place: hollow
-    "xs, 300 steps": (GREEN, "D", 8, "LoRA-XS after 300 steps"),
+    "LoRA 8, 3 epochs": (ORANGE, "o", 8, "LoRA of rank 8, three epochs"),
     "vector-2256-epochs-8": (VERMILION, "^", 9, "the vector after eight epochs"),
     "lora-2022": (ORANGE, "s", 8, "LoRA in one block"),
 }
 PLACES = {  # of the names beside the squares, in points
     "full": (2, 9, "center"), "head alone": (9, -5, "left"), "last block": (4, -18, "center"),
-    "biases": (2, -20, "left"), "LoRA 8": (2, -18, "center"), "LoRA 1": (0, 8, "center"),
+    "biases": (-4, -22, "right"), "LoRA 8": (2, -18, "center"), "LoRA 1": (0, 8, "center"),
 }  # fmt: skip
 WORDS, CLAIM = "#666666", "#AA4499"
 
@@ -43,7 +43,7 @@ def frontier(points: dict, large, tfidf, budget: int, public):
         x, found = points[name]
         ax.plot(x, 100 * found.mean, marker, mfc="none", mec=colour, mew=2, ms=size, label=label)
     _claim(ax, budget, public)
-    ax.set(xscale="log", xlabel="trained parameters, head included", ylabel="validation accuracy, %",
+    ax.set(xscale="log", xlabel="trained parameters, head included", ylabel="test accuracy, %",
            xlim=(70, 6e7), ylim=(50, 99.5), yticks=range(50, 96, 10))  # fmt: skip
     ax.legend(frameon=False, fontsize=12, loc="lower right")
     return fig

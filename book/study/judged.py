@@ -17,10 +17,12 @@ WORDS = {
     "head-first-r8": "rank 8 in all linear layers, batches of 8, the head fitted first",
     "reinit-r8": "rank 8 in all linear layers on a random base", "reinit-full": "full fine-tuning on a random base",
     "public-r1": "the experiment's recipe as published, rank 1",
+    "public-rate-r1": "rank 1 in attention at the published rate",
     "variant-rslora": "rsLoRA", "variant-lora-plus": "LoRA+", "variant-dora": "DoRA", "variant-pissa": "PiSSA",
     "xs-294": "LoRA-XS of 294 parameters", "xs-2250": "LoRA-XS of 2,250", "vector-2256": "a shared vector of 2,256",
     "vector-5766": "a shared vector of 5,766", "vector-2256-epochs-8": "a shared vector of 2,256 in eight epochs",
     "lora-2022": "plain LoRA of 2,022 in one block",
+    "fp32-r8-s2": "rank 8 in all linear layers, s = 2, in float32",
     "recipe-r1": "LoRA, rank 1", "recipe-r8": "LoRA, rank 8", "recipe-full": "full fine-tuning",
 }  # fmt: skip
 
@@ -122,14 +124,25 @@ JUDGED: tuple[Judged, ...] = (
         *(("all-linear-r1-s1", f"attention-r{rank}-s1") for rank in (1, 4, 16)), ("full", "attention-r16-s1"),
     ),
     *_sweep("13_variants", *((f"variant-{name}", PLAIN) for name in ("rslora", "lora-plus", "dora", "pissa"))),
+    *_sweep(
+        "14_errors",
+        ("public-r1", "public-rate-r1"), ("attention-r1-s2", "public-rate-r1"),
+        ("public-r1", "attention-r1-s2"), ("public-r1", "all-linear-r1-s2"),
+        ("attention-r4-s1", "attention-r1-s1"), ("attention-r8-s1", "attention-r1-s1"), ("attention-r8-s2", "attention-r8-s1"),
+    ),
     Judged("16_qlora", ((QLORA, PLAIN),), ((QLORA, f"float-{PLAIN}"),), "an NF4 base minus a float one, rank 8 in all linear layers"),
     *(
         Judged("a1_tiny_adapters", (one,), (other,), f"{_words(one[1])}, minus {_words(other[1])}")
         for one, other in (
-            ((TINY, "xs-294"), (records.SWEEP, "head")), ((TINY, "xs-2250"), (TINY, "lora-2022")),
-            ((TINY, "vector-2256"), (TINY, "xs-2250")), ((TINY, "vector-5766"), (records.SWEEP, "all-linear-r1-s2")),
+            ((TINY, "xs-2250"), (records.SWEEP, "head")), ((TINY, "xs-294"), (records.SWEEP, "head")),
+            ((TINY, "vector-2256"), (records.SWEEP, "last-block")),
+            ((TINY, "xs-2250"), (TINY, "lora-2022")), ((TINY, "vector-2256"), (TINY, "xs-2250")),
+            ((TINY, "vector-5766"), (records.SWEEP, "all-linear-r1-s2")),
             ((TINY, "vector-2256-epochs-8"), (TINY, "vector-2256")),
             ((TINY, "vector-2256-epochs-8"), (records.SWEEP, "all-linear-r1-s2")),
+            ((TINY, "vector-2256"), (records.SWEEP, "epochs-3-r8")), ((TINY, "vector-5766"), (records.SWEEP, "epochs-3-r8")),
+            ((records.SWEEP, "fp32-r8-s2"), (records.SWEEP, PLAIN)),
+            ((TINY, "vector-2256-epochs-8"), (records.SWEEP, "public-r1")),
         )
     ),
     *_sweep(

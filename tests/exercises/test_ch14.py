@@ -3,7 +3,8 @@ import pytest
 
 from exercises import ch14
 from study import records
-from study.statistics import missed, share_of_draws, wilson
+from study.claims import same_seeds
+from study.statistics import estimate, missed, wilson
 from tests.exercises.verdicts import accepts, tells_apart, told
 
 
@@ -41,28 +42,32 @@ def named(name, function):
 def test_more_missed():
     rows = records.facts("test")
     surprise, love = map(rows.label_names.index, ("surprise", "love"))
+    settings = same_seeds([records.read(name) for name in ch14.EIGHT])
+    assert len(settings[0]) >= 3
 
-    def share(runs, holds=lambda c: missed(surprise)(c) > missed(love)(c)):
-        return share_of_draws(runs, rows, holds)
+    def gap(these, score=None, **how):
+        return estimate(these, rows, score or (lambda c: missed(surprise)(c) - missed(love)(c)), **{"signed": True} | how)
 
     def more_errors(counts):
         wrong = counts.sum(2) - counts.diagonal(axis1=1, axis2=2)
-        return wrong[:, surprise] > wrong[:, love]
+        return (wrong[:, surprise] - wrong[:, love]) / wrong.sum(1)
 
-    every, three = ch14.runs(*ch14.EIGHT), ch14.runs("attention-r8-s2")
-    together, alone = (share(every), "holds"), (share(three), "undecided")
-    assert "together should be a share and a verdict" in told(ch14.more_missed, None, None)
+    def judged(found):
+        return found, "holds" if found.low > 0 else "fails" if found.high < 0 else "can't tell"
+
+    together, alone = judged(gap(settings)), judged(gap(settings[0]))
+    assert "together should be an estimate and a word" in told(ch14.more_missed, None, None)
     accepts(ch14.more_missed, together, alone)
     tells_apart(ch14.more_missed, {
-        "alone should be a share and a verdict": (together, alone[0]),
-        "together's share is 'most'": (("most", "holds"), alone),
-        "not percent": ((100 * together[0], "holds"), alone),
-        "counts configurations": ((1.0, "holds"), alone),
-        "compare shares of the class": (together, (share(three, more_errors), "fails")),
-        "how often *love*": (together, (1 - alone[0], "undecided")),
-        "the other runs": (alone, together),
-        "try share_of_draws": ((0.6, "undecided"), alone),
-        "the share is right": (together, (alone[0], "holds")),
+        "alone should be an estimate and a word": (together, alone[0]),
+        "together should be an estimate": ((0.14, "holds"), alone),
+        "say signed=True": ((gap(settings, signed=False), together[1]), alone),
+        "how much more of *love*": (together, judged(gap(settings[0], lambda c: missed(love)(c) - missed(surprise)(c)))),
+        "subtract what is missed of love": ((gap(settings, missed(surprise)), "holds"), alone),
+        "compare shares of the class": (together, judged(gap(settings[0], more_errors))),
+        "of the other runs": (alone, together),
+        "try estimate": (judged(gap(settings[:4])), alone),
+        "the estimate is right": (together, (alone[0], "undecided")),
     })  # fmt: skip
 
 
@@ -158,16 +163,16 @@ def test_blind(built_in, capsys):
     assert len(dealt) == 60 and all(line.endswith("] …") for line in dealt)  # the deck is of the real rows alone
 
 
-def test_verdict():
-    def verdict(found, claimed):
-        return "holds" if found.low >= claimed else "fails" if found.high < claimed else "undecided"
+def test_third_answer():
+    def at_least(found, claimed):
+        return "holds" if found.low >= claimed else "fails" if found.high < claimed else "can't tell"
 
-    assert "verdict returns None" in told(ch14.verdict, named("verdict", lambda found, claimed: None))
-    accepts(ch14.verdict, verdict)
-    tells_apart(ch14.verdict, {
+    assert "at_least returns None" in told(ch14.third_answer, named("at_least", lambda found, claimed: None))
+    accepts(ch14.third_answer, at_least)
+    tells_apart(ch14.third_answer, {
         "the mean is above the claim, the interval is not": (lambda f, c: "holds" if f.mean >= c else "fails",),
-        "lies above the claim: 'holds'": (lambda f, c: "undecided",),
-        "and that reaches it": (lambda f, c: "holds" if f.low > c else "fails" if f.high < c else "undecided",),
-        "not all of it lies below": (lambda f, c: "holds" if f.low >= c else "fails" if f.high <= c else "undecided",),
-        "lies below the claim: 'fails'": (lambda f, c: "holds" if f.low >= c else "undecided",),
+        "lies above the claim: 'holds'": (lambda f, c: "can't tell",),
+        "and that reaches it": (lambda f, c: "holds" if f.low > c else "fails" if f.high < c else "can't tell",),
+        "not all of it lies below": (lambda f, c: "holds" if f.low >= c else "fails" if f.high <= c else "can't tell",),
+        "lies below the claim: 'fails'": (lambda f, c: "holds" if f.low >= c else "can't tell",),
     })  # fmt: skip

@@ -1,6 +1,6 @@
 """The verdicts on the public claims, from made-up records."""
 
-from study.claims import RANKS, SCALINGS, audit_claims
+from study.claims import RANKS, SCALINGS, audit_claims, same_seeds
 from tests.study.made_up import ALL_WELL, ROWS, run
 
 
@@ -31,6 +31,22 @@ def test_what_was_not_run_cannot_be_told_and_is_named():
     assert {v.verdict for v in (first, third, fourth)} == {"can't tell"}
     assert first.evidence == ("not run yet: public-r1 (0 of 3 seeds)",)
     assert third.evidence == fourth.evidence == ("not run yet: attention-r4-s1 (1 of 3 seeds)",)
+
+
+def test_settings_of_unequal_seeds_are_compared_on_those_they_share():
+    found = groups(ALL_WELL)
+    found["attention-r8-s2"].append(run(7, [0.9] * 6))
+    assert verdicts(found) == verdicts(groups(ALL_WELL))
+    assert [[r["train"]["seed"] for r in runs] for runs in same_seeds([found["attention-r8-s2"], found["public-r1"][1:]])] == [[1, 2]] * 2
+
+
+def test_on_another_backbone_only_the_count_is_tested():
+    here, there = (audit_claims(groups(ALL_WELL), ROWS, backbone=name) for name in ("minilm", "distilbert"))
+    assert [v.says for v in there] == [v.verdict for v in there]
+    assert [v.says for v in here] == [
+        "not tested on distilbert; on minilm: can't tell", "fails",
+        "not tested on distilbert; on minilm: holds", "not tested on distilbert; on minilm: holds",
+    ]  # fmt: skip
 
 
 def test_the_count_of_parameters_is_the_public_codes_own():

@@ -18,7 +18,7 @@ PAGE = """# Verdicts
 
 | comparison | test | validation | seeds | computed in | verdict |
 | --- | --- | --- | --- | --- | --- |
-| this minus that | 0.5 [0.1, 0.9] | 0.4 [0.0, 0.8] | 3 | bf16 | **better by less than a point** |
+| this minus that | 0.5 [0.1, 0.9] | 0.4 [0.0, 0.8] | 3 | bf16 | **better by less than a point** |
 | that minus the other |  |  | 0 |  | not run yet: that |
 """
 LINK = '[better by less\nthan a point](verdicts.md#chapter-1 "this minus\n  that")'

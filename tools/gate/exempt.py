@@ -24,7 +24,6 @@ EXEMPT = frozenset({
     "book/a1_tiny_adapters.ipynb",
     "book/a2_speed.ipynb",
     "book/glossary.md",
-    "book/misconceptions.md",
     "book/troubleshooting.md",
     "book/your_data.ipynb",
 })
