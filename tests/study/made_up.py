@@ -16,7 +16,7 @@ def run(seed, wrong, method="lora", r=1):
     predictions = ((LABELS + missed) % 6).tolist()
     metrics = {"accuracy": 1 - missed.mean(), "predictions": predictions}
     return {
-        "train": {"seed": seed, "lr": 1e-3, "head_lr": 2e-3}, "validation": metrics, "test": metrics, "failure": None,
+        "train": {"seed": seed, "lr": 1e-3, "head_lr": 2e-3, "epochs": 1}, "validation": metrics, "test": metrics, "failure": None,
         "lora": {"r": r} if method == "lora" else None, "method": method,
         "parameters": {"trainable": 30, "trainable_without_head": 20, "bytes": 120},
         "memory": {"peak": 3e6, "imports": 1e6}, "history": {"cpu_seconds": 5.0, "precision": "fp32"},
