@@ -16,10 +16,10 @@ PAGE = """# Verdicts
 
 ## Chapter 1
 
-| comparison | test | validation | seeds | computed in | verdict |
+| comparison | verdict | test | validation | seeds | computed in |
 | --- | --- | --- | --- | --- | --- |
-| this minus that | 0.5 [0.1, 0.9] | 0.4 [0.0, 0.8] | 3 | bf16 | **better by less than a point** |
-| that minus the other |  |  | 0 |  | not run yet: that |
+| this minus that | **better by less than a point** | 0.5 [0.1, 0.9] | 0.4 [0.0, 0.8] | 3 | bf16 |
+| that minus the other | not run yet: that |  |  | 0 |  |
 """
 LINK = '[better by less\nthan a point](verdicts.md#chapter-1 "this minus\n  that")'
 
@@ -120,7 +120,7 @@ def test_a_section_of_no_page(root):
 
 
 def test_a_comparison_named_twice(root):
-    row = '| this minus that | -0.5 [-0.9, -0.1] | 0.4 [0.0, 0.8] | 3 | bf16 | **worse** |\n'
+    row = '| this minus that | **worse** | -0.5 [-0.9, -0.1] | 0.4 [0.0, 0.8] | 3 | bf16 |\n'
     (root / "book" / "verdicts.md").write_text(PAGE + row)
     assert any("two comparisons named 'this minus that'" in line for line in said(root))
 

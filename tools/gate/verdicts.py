@@ -59,7 +59,7 @@ def verdicts(book):
             if place == _place(name):
                 linked.add((place, says))
         yield from ((name, message) for message in _unbound(LINK.sub("", text), judged))
-    listed = {tuple(" ".join(cell.split()) for cell in row[1:3]) for _, row in _rows(page)}  # without hard spaces
+    listed = {tuple(" ".join(cell.split()) for cell in row[2:4]) for _, row in _rows(page)}  # without hard spaces
     for name, shown in _printed(book):
         if shown not in listed:
             yield name, f"prints a comparison that {PAGE} doesn't list: {shown[0]} on test; add it to book/study/judged.py"
@@ -77,7 +77,7 @@ def sections(text):
     """By anchor, the comparisons of a section with their verdicts."""
     found = {}
     for anchor, row in _rows(text):
-        found.setdefault(anchor, {})[row[0]] = row[-1].strip("*")
+        found.setdefault(anchor, {})[row[0]] = row[1].strip("*")
     return found
 
 

@@ -27,7 +27,8 @@ In brackets stands its 95 % interval over rows and seeds. The verdict is the fir
 Validation stands beside it and has no vote, because the learning rates were chosen on it. Only where it clearly says
 the contrary of test does the verdict become *can't tell*.
 """
-HEAD = ["comparison", "test", "validation", "seeds", "computed in", "verdict"]
+# The verdict second, so that a phone shows it without scrolling.
+HEAD = ["comparison", "verdict", "test", "validation", "seeds", "computed in"]
 
 
 def page() -> str:
@@ -45,10 +46,10 @@ def title(chapter: str) -> str:
 
 def _row(judged: Judged) -> list[str]:
     if judged.missing or not judged.seeds:
-        return [judged.says, "", "", "0", "", f"not run yet: {', '.join(judged.missing)}"]
+        return [judged.says, f"not run yet: {', '.join(judged.missing)}", "", "", "0", ""]
     found = judged.compare()
     assert found.verdict in SCALE
-    return [judged.says, str(found.test), str(found.validation), str(len(judged.seeds)), judged.made, f"**{found.verdict}**"]
+    return [judged.says, f"**{found.verdict}**", str(found.test), str(found.validation), str(len(judged.seeds)), judged.made]
 
 
 def _coverage() -> str:
