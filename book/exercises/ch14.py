@@ -9,8 +9,8 @@ from exercises.judge import compare, expect, given, judged, number, run
 from lora_from_scratch.finetune.evaluate import score
 from study import records
 from study.baselines import bag_of_words
-from study.claims import at_least, missed_gap, same_seeds
-from study.statistics import Estimate, estimate, missed, wilson
+from study.claims import at_least, missed_gap
+from study.statistics import Estimate, estimate, missed, same_seeds, wilson
 
 EIGHT = [f"attention-r{r}-s{s}" for r in (1, 4, 8, 16) for s in (1, 2)]
 TAUS = [i / 10 for i in range(16)]

@@ -20,7 +20,7 @@ from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.model import build_classifier
 
-from .statistics import Estimate, RowFacts, Score, estimate, missed
+from .statistics import Estimate, RowFacts, Score, estimate, missed, same_seeds
 from .verdicts import CANT_TELL, POINT, verdict
 
 RANKS, SCALINGS = (1, 4, 8, 16), (1, 2)
@@ -44,12 +44,6 @@ class Verdict:
         if self.backbone == EXPERIMENT:
             return self.verdict
         return f"not tested on {EXPERIMENT}; on {self.backbone}: {self.verdict}"
-
-
-def same_seeds(settings: list[list[dict]]) -> list[list[dict]]:
-    """Each setting's runs of the seeds that all of these settings have, so that they can be averaged or paired."""
-    common = set.intersection(*({run["train"]["seed"] for run in runs} for runs in settings))
-    return [[run for run in runs if run["train"]["seed"] in common] for runs in settings]
 
 
 def at_least(figure: Estimate, threshold: float) -> str:

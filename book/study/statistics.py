@@ -176,6 +176,19 @@ def as_settings(runs: Runs) -> list[list[dict]]:
     return runs if runs and isinstance(runs[0], list) else [runs]  # type: ignore[return-value, list-item]
 
 
+def same_seeds(settings: list[list[dict]]) -> list[list[dict]]:
+    """Each setting's runs of the seeds that all of these settings have, so that they can be averaged or paired.
+
+    Raises:
+        LoraError: there is no such seed.
+    """
+    each = [{run["train"]["seed"] for run in runs} for runs in settings]
+    common = set.intersection(*each)
+    if not common:
+        raise LoraError(f"no seed is in all settings: they have {', '.join(map(str, map(sorted, each)))}")
+    return [[run for run in runs if run["train"]["seed"] in common] for runs in settings]
+
+
 def _check(sides: list[list[list[dict]]], rows: RowFacts, split: str) -> None:
     seeds = []
     for setting in (setting for side in sides for setting in side):

@@ -12,10 +12,8 @@ only where it clearly says the contrary does the verdict become *can't tell*.
 
 from dataclasses import dataclass
 
-from lora_from_scratch import LoraError
-
 from . import records
-from .statistics import Estimate, Runs, Score, accuracy, as_settings, estimate
+from .statistics import Estimate, Runs, Score, accuracy, as_settings, estimate, same_seeds
 
 POINT = 0.01
 CANT_TELL, NO_DIFFERENCE = "can't tell", "no difference over one point"
@@ -64,10 +62,7 @@ def compare(runs: Runs, minus: Runs, score: Score = accuracy) -> Comparison:
     Raises:
         LoraError: no seed is in all settings, or as ``estimate`` does.
     """
-    sides = [as_settings(runs), as_settings(minus)]
-    each = [{run["train"]["seed"] for run in setting} for side in sides for setting in side]
-    shared = set.intersection(*each)
-    if not shared:
-        raise LoraError(f"no seed is in all settings: they have {', '.join(map(str, map(sorted, each)))}")
-    one, other = ([[run for run in setting if run["train"]["seed"] in shared] for setting in side] for side in sides)
+    count = len(as_settings(runs))
+    paired = same_seeds([*as_settings(runs), *as_settings(minus)])
+    one, other = paired[:count], paired[count:]
     return Comparison(*(estimate(one, records.facts(s), score, minus=other, split=s) for s in ("test", "validation")))

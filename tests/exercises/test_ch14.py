@@ -3,8 +3,7 @@ import pytest
 
 from exercises import ch14
 from study import records
-from study.claims import same_seeds
-from study.statistics import estimate, missed, wilson
+from study.statistics import estimate, missed, same_seeds, wilson
 from tests.exercises.verdicts import accepts, tells_apart, told
 
 

@@ -1,6 +1,7 @@
 """The verdicts on the public claims, from made-up records."""
 
-from study.claims import RANKS, SCALINGS, audit_claims, same_seeds
+from study.claims import RANKS, SCALINGS, audit_claims
+from study.statistics import same_seeds
 from tests.study.made_up import ALL_WELL, ROWS, run
 
 

@@ -92,12 +92,12 @@ def test_a_run_in_bf16_waits_for_a_machine_that_is_fast_in_it(folder, monkeypatc
     assert line.split()[0] == ("-" if fast else "waits") and ("fast in bf16" in line) != fast
 
 
-def test_a_seed_in_another_precision_than_the_others_is_not_kept(folder, monkeypatch, capsys):
+def test_a_seed_in_another_precision_than_the_others_is_not_made(folder, monkeypatch, capsys):
     found(folder, "public-rate-r1-seed0", 0.5)
     path = folder / "public-rate-r1-seed0.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"history": {"precision": "bf16"}}))
-    monkeypatch.setattr(sweep.one, "finetune", lambda *args: {"history": {"precision": "fp32"}})
+    monkeypatch.setattr(sweep.one, "finetune", lambda *args: pytest.fail("trained for nothing"))
     monkeypatch.setattr("sys.argv", ["sweep.py", "public-rate-r1-seed1", "--precision", "fp32"])
     assert sweep.main() == 1
-    assert "computed in fp32, and its other seeds in bf16" in capsys.readouterr().out
+    assert "it would be computed in fp32, and its other seeds were in bf16" in capsys.readouterr().out
     assert not (folder / "public-rate-r1-seed1.json").exists()

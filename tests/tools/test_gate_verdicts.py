@@ -2,8 +2,10 @@
 
 import pytest
 
+from study import verdicts as study_verdicts
 from tests.tools import small_book
 from tests.tools.changes import add_output, breaks, found, set_source
+from tools.gate import verdicts
 from tools.gate.verdicts import sections
 
 PAGE = """# Verdicts
@@ -148,3 +150,7 @@ def test_a_comparison_that_is_printed_and_listed(root):
     add_output(id, "stream", text="0.5 [0.1, 0.9] on test, 0.4 [0.0, 0.8] on validation: better\n")(by_id, cells)
     small_book.write(root / "book" / "01_a.ipynb", cells)
     assert not said(root)
+
+
+def test_the_gate_knows_the_scale_without_importing_the_study():
+    assert verdicts.SCALE == study_verdicts.SCALE

@@ -7,7 +7,7 @@ python -m book.study.runs.sweep --list          what there is, what is done, wha
 The runs are listed in ``plan``. A run is one call of the package's command line; its record goes to
 results/sweep/MODEL/NAME.json, its adapter stays in runs/. The seeds of a setting are all computed
 in one precision: a run in bf16 waits for a CPU that is fast in it, or for a GPU, and one whose
-other seeds have another precision than was asked for isn't made.
+other seeds have another precision isn't made.
 """
 
 import os
@@ -20,7 +20,7 @@ import torch
 
 from lora_from_scratch import LoraError
 from lora_from_scratch.adapter_files import read_json
-from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
+from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16, pick_precision
 
 from .. import records
 from . import one
@@ -47,17 +47,19 @@ def train(name: str, how: str, model: str = "minilm") -> dict:
     """
     if other := twin(name, how, model):
         return read_json(record(other, model))
+    _check_precision(name, how, model)
     extra = ["--model", model] if model != "minilm" else []
-    made = one.finetune(records.ROOT / "runs" / model / name, *extra, *how.split())
-    return _in_the_precision_of_its_other_seeds(name, made, model)
+    return one.finetune(records.ROOT / "runs" / model / name, *extra, *how.split())
 
 
-def _in_the_precision_of_its_other_seeds(name: str, made: dict, model: str) -> dict:
-    setting = name.rpartition("-seed")[0]
-    others = records.groups(f"sweep/{model}").get(setting, []) if setting else []
-    if others and (theirs := others[0]["history"]["precision"]) != (ours := made["history"]["precision"]):
-        raise LoraError(f"computed in {ours}, and its other seeds in {theirs}: delete their records, or ask for --precision {theirs}")
-    return made
+def _check_precision(name: str, how: str, model: str) -> None:
+    setting, folder = name.rpartition("-seed")[0], f"sweep/{model}"
+    if not setting or not records.has(setting, folder):
+        return
+    asked = re.search(r"--precision (\w+)", how)
+    ours, theirs = pick_precision(asked[1] if asked else "auto"), records.read(setting, folder)[0]["history"]["precision"]
+    if ours != theirs:
+        raise LoraError(f"it would be computed in {ours}, and its other seeds were in {theirs}: delete their records, or ask for --precision {theirs}")
 
 
 def waits(how: str) -> bool:
