@@ -23,7 +23,7 @@ help: ## list the targets
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
 
 # The stamp is written last, so a set-up that fails is tried again.
-$(STAMP): $(REQUIREMENTS) pyproject.toml
+$(STAMP): $(REQUIREMENTS) pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" REQUIREMENTS="$(REQUIREMENTS)" TORCH_INDEX="$(TORCH_INDEX)" tools/setup.sh
 	@touch $@
 

