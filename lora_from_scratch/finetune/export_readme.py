@@ -1,0 +1,51 @@
+"""The README of an exported folder: what is in it, how it is used without this package, and what its base went through."""
+
+from pathlib import Path
+
+from lora_from_scratch.finetune.tuned import TunedLanguageModel
+
+README = "README.md"
+ADAPTER = "# A LoRA adapter of a language model, exported by lora_from_scratch"
+MERGED = "# A language model, fine-tuned with LoRA and merged by lora_from_scratch"
+CARD = {
+    ADAPTER: "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: text-generation\ntags: [lora]\n---\n\n",
+    MERGED: "---\nbase_model: {base}\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n",
+}
+USAGE = """\
+from {library} import {auto}
+from transformers import AutoTokenizer
+
+model, tokenizer = {auto}.from_pretrained({folder!r}), AutoTokenizer.from_pretrained({folder!r})
+{prompt}
+answer = model.generate(**batch, max_new_tokens=20, do_sample=False)[0, batch["input_ids"].shape[1]:]
+print(tokenizer.decode(answer, skip_special_tokens=True))"""
+CHAT = """\
+messages = [{"role": "user", "content": "i feel wonderful today"}]
+batch = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
+PLAIN = """\
+batch = tokenizer(["i feel wonderful today"], return_tensors="pt")"""
+
+
+def usage_of(title: str, tuned: TunedLanguageModel, folder: Path) -> str:
+    """The lines that use an exported folder without this package."""
+    library, auto = ("peft", "AutoPeftModelForCausalLM") if title == ADAPTER else ("transformers", "AutoModelForCausalLM")
+    prompt = CHAT if tuned.tokenizer.chat_template else PLAIN
+    return USAGE.format(library=library, auto=auto, folder=str(folder), prompt=prompt)
+
+
+def write_readme(title: str, tuned: TunedLanguageModel, folder: Path, usage: str, notes: list[str]) -> None:
+    """The README, with the fields on top that a model hub reads if it has the base."""
+    card = CARD[title].format(base=tuned.base) if tuned.on_hub else ""
+    said = "".join(f"{note}\n\n" for note in notes)
+    (folder / README).write_text(
+        f"{card}{title}\n\nThe base is `{tuned.base}`.\n\n{said}```python\n{usage}\n```\n", encoding="utf-8"
+    )
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is one that was exported, which may be replaced if that is asked for."""
+    try:
+        lines = (folder / README).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return ADAPTER in lines or MERGED in lines
