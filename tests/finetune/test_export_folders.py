@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from lora_from_scratch import load_adapter, save_adapter
 from lora_from_scratch.__main__ import main
-from lora_from_scratch.adapter_files import load_adapter
 from lora_from_scratch.finetune.language import load_language_model
 from tests.finetune.exported import IDS, TARGETS, logits, saved
 
@@ -53,29 +53,28 @@ def test_a_name_on_the_hub_can_be_written_and_whole_numbers_are_whole(tiny_decod
     load_adapter(load_language_model(tiny_decoder).model, tmp_path / "out")  # its seal still fits
 
 
-@pytest.mark.parametrize("settings", [{"init": "lora_xs"}, {"shared_vector": 8}, {"init": "pissa"}, {"rslora": True}, {"dora": True}])
+VARIANTS = [
+    {"init": "lora_xs"},
+    {"init": "shared_vector", "settings": {"vector_size": 8}},
+    {"init": "pissa"},
+    {"rslora": True},
+    {"dora": True},
+]
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
 def test_a_variant_goes_to_peft_as_it_is_or_as_plain_factors(settings, tiny_decoder, tmp_path, capsys):
-    model = saved(tiny_decoder, tmp_path / "adapter", **_config(settings))
+    model = saved(tiny_decoder, tmp_path / "adapter", **settings)
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(0.05)
-    from lora_from_scratch import save_adapter
-
     save_adapter(model, tmp_path / "adapter")
     assert export(tmp_path / "adapter", "--base", tiny_decoder, "--to", "peft", "--out", tmp_path / "out") == 0
     told = capsys.readouterr().out
-    assert ("written as plain factors" in told) == ("lora_xs" in settings.values() or "shared_vector" in settings)
+    assert ("written as plain factors" in told) == (settings.get("init") in ("lora_xs", "shared_vector"))
     theirs = peft.AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "out")).eval()
     assert torch.allclose(logits(theirs), logits(model), atol=1e-4)
-
-
-def _config(settings):
-    from lora_from_scratch import LoraConfig
-
-    if "shared_vector" in settings:
-        return LoraConfig.asking_for("shared_vector") | {"settings": {"vector_size": 8}}
-    return settings
 
 
 def test_dora_has_no_plain_form_and_says_so(tiny_decoder, tmp_path, capsys):
@@ -168,8 +167,6 @@ def test_the_head_travels_as_a_module_that_trained_in_full(tiny_decoder, tmp_pat
     model = saved(tiny_decoder, tmp_path / "adapter", target_modules=TARGETS[:1], modules_to_save=("model.norm",))
     with torch.no_grad():
         model.model.norm.weight.add_(0.5)
-    from lora_from_scratch import save_adapter
-
     save_adapter(model, tmp_path / "adapter")
     assert export(tmp_path / "adapter", "--base", tiny_decoder, "--to", "peft", "--out", tmp_path / "out") == 0
     theirs = peft.AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "out")).eval()
