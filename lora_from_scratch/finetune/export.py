@@ -58,7 +58,7 @@ def run_export(args: argparse.Namespace) -> dict:
     }  # fmt: skip
     usage, notes = write[args.to](args, tuned, out)
     print(f"Saved: {out}", *(f"Note: {note}" for note in notes), "Without this package:", "", usage, sep="\n")
-    told = {"adapter": args.adapter, "to": args.to, "out": args.out, "base": tuned.base, "rounded": tuned.rounded}
+    told = {"adapter": args.adapter, "to": args.to, "out": args.out, "base": tuned.base, "rounded": tuned.weights.rounded}
     return told | {"notes": notes, "usage": usage}
 
 
@@ -117,7 +117,7 @@ def _folder(out: Path, title: str, tuned: TunedLanguageModel, notes: list[str], 
 def _gguf_adapter(args: argparse.Namespace, tuned: TunedLanguageModel, out: Path) -> tuple[str, list[str]]:
     _write_file(adapter_writer(tuned), out)
     notes, base = tuned.notes(), "BASE.gguf"
-    if tuned.rounded and (path := packaged_gguf(tuned.base)):
+    if tuned.trained_on and tuned.trained_on.rounded and (path := packaged_gguf(tuned.base)):
         base = str(path)
         notes.append(f"The base with the very weights that it was trained on is {path}.")
     return f"llama-cli -m {base} --lora {out}", notes

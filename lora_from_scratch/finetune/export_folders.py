@@ -36,9 +36,9 @@ def write_peft(tuned: TunedLanguageModel, folder: Path, plain: bool) -> None:
     if isinstance(alpha := fields.get("lora_alpha"), float) and alpha.is_integer():
         fields["lora_alpha"] = int(alpha)
     write_json(folder / CONFIG, fields)
-    if tuned.rounded:  # PEFT has no field for it, and some of its releases refuse one they don't know
+    if tuned.trained_on and tuned.trained_on.rounded:  # PEFT has no field for it, and some releases refuse one they don't know
         tensors, metadata = read_tensors(folder / WEIGHTS)
-        metadata |= {"base_rounded": tuned.rounded, "base_sha256": tuned.base_sha256}
+        metadata |= {"base_rounded": tuned.trained_on.rounded, "base_sha256": tuned.trained_on.sha256}
         (folder / WEIGHTS).write_bytes(serialise(tensors, metadata))
     tuned.tokenizer.save_pretrained(folder)
     if tuned.folder and (tuned.folder / SIDECAR).is_file():
@@ -72,12 +72,11 @@ def write_merged(tuned: TunedLanguageModel, folder: Path, dtype: str) -> None:
     model.to(getattr(torch, dtype))
     stops = model.generation_config.eos_token_id
     stops = [] if stops is None else stops if isinstance(stops, list) else [stops]
-    if tuned.tokenizer.eos_token_id not in stops:  # at which a generation has to stop, since training taught it so
-        stops = [*stops, tuned.tokenizer.eos_token_id]
+    stops = list(dict.fromkeys([*stops, *tuned.stops]))  # without the one that training taught, a generation would go on
     model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     model.generation_config.pad_token_id = tuned.tokenizer.pad_token_id
-    if tuned.rounded:
-        model.config.base_rounded = tuned.rounded
+    if tuned.weights.rounded:
+        model.config.base_rounded = tuned.weights.rounded
     with quiet():
         model.save_pretrained(folder)
         tuned.tokenizer.save_pretrained(folder)

@@ -20,25 +20,45 @@ model, tokenizer = {auto}.from_pretrained({folder!r}), AutoTokenizer.from_pretra
 answer = model.generate(**batch, max_new_tokens=20, do_sample=False)[0, batch["input_ids"].shape[1]:]
 print(tokenizer.decode(answer, skip_special_tokens=True))"""
 CHAT = """\
-messages = [{"role": "user", "content": "i feel wonderful today"}]
+messages = {messages!r}
 batch = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
 PLAIN = """\
-batch = tokenizer(["i feel wonderful today"], return_tensors="pt")"""
+batch = tokenizer([{text!r}], return_tensors="pt")"""
+EXAMPLE = "i feel wonderful today"
 
 
 def usage_of(title: str, tuned: TunedLanguageModel, folder: Path) -> str:
     """The lines that use an exported folder without this package."""
     library, auto = ("peft", "AutoPeftModelForCausalLM") if title == ADAPTER else ("transformers", "AutoModelForCausalLM")
-    prompt = CHAT if tuned.tokenizer.chat_template else PLAIN
+    if tuned.tokenizer.chat_template:
+        prompt = CHAT.format(messages=_messages(tuned, EXAMPLE))
+    else:
+        prompt = PLAIN.format(text=f"{tuned.classifier.instruction}\n\nMessage: {EXAMPLE}\nLabel:" if tuned.classifier else EXAMPLE)
     return USAGE.format(library=library, auto=auto, folder=str(folder), prompt=prompt)
+
+
+def _messages(tuned: TunedLanguageModel, text: str) -> list[dict[str, str]]:
+    """The messages whose template has the tokens that the adapter was trained on: where the instruction is, a template decides."""
+    if not tuned.classifier:
+        return [{"role": "user", "content": text}]
+    instruction, prompt, tokenizer = tuned.classifier.instruction, tuned.classifier.prompt, tuned.tokenizer
+    apart = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
+    asked = tokenizer.decode(prompt.around(tokenizer, [text], tuned.classifier.max_length)[0])
+    try:
+        rendered = str(tokenizer.apply_chat_template(apart, tokenize=False, add_generation_prompt=True))
+    except Exception:  # a template's own: some know no system
+        rendered = ""
+    same = tokenizer.decode(tokenizer(rendered, add_special_tokens=False)["input_ids"]) == asked
+    return apart if same else [{"role": "user", "content": f"{instruction}\n\n{text}"}]
 
 
 def write_readme(title: str, tuned: TunedLanguageModel, folder: Path, usage: str, notes: list[str]) -> None:
     """The README, with the fields on top that a model hub reads if it has the base."""
     card = CARD[title].format(base=tuned.base) if tuned.on_hub else ""
+    labels = f" It answers with one of: {', '.join(tuned.classifier.label_names)}." if tuned.classifier else ""
     said = "".join(f"{note}\n\n" for note in notes)
     (folder / README).write_text(
-        f"{card}{title}\n\nThe base is `{tuned.base}`.\n\n{said}```python\n{usage}\n```\n", encoding="utf-8"
+        f"{card}{title}\n\nThe base is `{tuned.base}`.{labels}\n\n{said}```python\n{usage}\n```\n", encoding="utf-8"
     )
 
 

@@ -43,7 +43,7 @@ def adapter_writer(tuned: TunedLanguageModel) -> Any:
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-    add_base(writer, tuned, tuned.notes())
+    add_base(writer, tuned, tuned.trained_on, tuned.notes())
     for name, layer in injection.layers.items():
         A, B = (np.ascontiguousarray(factor.detach().float().cpu().numpy()) for factor in layer.factors())
         if not math.isclose(alphas[name], alpha):

@@ -49,7 +49,7 @@ def merged_writer(tuned: TunedLanguageModel, dtype: str, base_gguf: Path | None 
     name_of = tensor_names(config)
     writer = gguf.GGUFWriter(None, ARCHITECTURE)
     writer.add_type(gguf.GGUFType.MODEL)
-    add_base(writer, tuned, tuned.merged_notes())
+    add_base(writer, tuned, tuned.weights, tuned.merged_notes())
     add_hyperparameters(writer, config)
     writer.add_file_type(file_type)
     add_tokenizer(writer, tuned, base_gguf or packaged_gguf(tuned.base))

@@ -7,14 +7,14 @@ from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.gguf_llama import BY_HAND, import_gguf
 
 if TYPE_CHECKING:
-    from lora_from_scratch.finetune.tuned import TunedLanguageModel
+    from lora_from_scratch.finetune.tuned import TunedLanguageModel, Weights
 
 OURS = "lora_from_scratch"  # what our own keys begin with
 TOKENS = "tokenizer.ggml.tokens"
 
 
-def add_base(writer: Any, tuned: "TunedLanguageModel", notes: list[str]) -> None:
-    """The base's name and the sha256 of its weights, and what was done to them."""
+def add_base(writer: Any, tuned: "TunedLanguageModel", weights: "Weights | None", notes: list[str]) -> None:
+    """The base's name, the sha256 of its weights, and what had been done to them."""
     name = tuned.base if tuned.on_hub else Path(tuned.base).name
     writer.add_name(f"{name.rpartition('/')[2]} fine-tuned with LoRA")
     writer.add_base_model_count(1)
@@ -24,9 +24,10 @@ def add_base(writer: Any, tuned: "TunedLanguageModel", notes: list[str]) -> None
         writer.add_base_model_repo_url(0, f"https://huggingface.co/{name}")
     if notes:
         writer.add_description(" ".join(notes))
-    writer.add_string(f"{OURS}.base_sha256", tuned.base_sha256)
-    if tuned.rounded:
-        writer.add_string(f"{OURS}.base_rounded", tuned.rounded)
+    if weights:
+        writer.add_string(f"{OURS}.base_sha256", weights.sha256)
+    if weights and weights.rounded:
+        writer.add_string(f"{OURS}.base_rounded", weights.rounded)
 
 
 def add_tokenizer(writer: Any, tuned: "TunedLanguageModel", path: Path | None) -> None:
@@ -59,10 +60,12 @@ def add_tokenizer(writer: Any, tuned: "TunedLanguageModel", path: Path | None) -
     if other := [i for i, token in enumerate(ours) if theirs[i] != token]:
         i = other[0]
         raise LoraError(f"{path} has {theirs[i]!r} as token {i}, and the model {ours[i]!r}: expected a file of {tuned.base}")
-    own = {gguf.Keys.Tokenizer.EOS_ID, gguf.Keys.Tokenizer.CHAT_TEMPLATE}
+    own = {gguf.Keys.Tokenizer.EOS_ID, gguf.Keys.Tokenizer.EOT_ID, gguf.Keys.Tokenizer.CHAT_TEMPLATE}
     for name, field in fields.items():
         if name.startswith("tokenizer.") and name not in own:
             writer.add_key_value(name, field.contents(), field.types[0], field.types[1] if len(field.types) > 1 else None)
     writer.add_eos_token_id(tokenizer.eos_token_id)
+    if tuned.stops[0] != tokenizer.eos_token_id:  # llama.cpp stops at either
+        writer.add_eot_token_id(tuned.stops[0])
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)

@@ -1,4 +1,4 @@
-"""A fine-tuned language model as an export takes it: loaded, and with what has to be said about its base."""
+"""A fine-tuned language model as an export takes it: loaded, and with what has to be said about its base and its prompt."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,29 +7,37 @@ from typing import TYPE_CHECKING
 from lora_from_scratch.adapter_files import CONFIG, load_adapter
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.language import load_language_model
-from lora_from_scratch.finetune.sidecar import SIDECAR
-from lora_from_scratch.slots import injection_of, is_adapted
+from lora_from_scratch.finetune.language_classifier import LanguageClassifier
+from lora_from_scratch.finetune.model import load_finetuned
+from lora_from_scratch.finetune.sidecar import SIDECAR, read_sidecar
+from lora_from_scratch.slots import Injection, injection_of, is_adapted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lora_from_scratch.slots import Injection
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights of a base: their sha256, and the format that they had been rounded to, if any."""
+
+    sha256: str
+    rounded: str | None
 
 
 @dataclass
 class TunedLanguageModel:
     """A language model with an adapter in it, or fine-tuned in full.
 
-    ``base`` is what other programs load it by: the name on the hub, or a folder's full path. ``rounded`` and ``quantize``
-    are what the base's weights had been through when the adapter was trained on them, as far as we know.
+    ``base`` is what other programs load it by: its name on the hub, or a folder's full path.
     """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     base: str
-    base_sha256: str
-    rounded: str | None = None  # "Q4_1": the package's weights, which are not quite the hub's
-    quantize: str | None = None  # "nf4"
+    weights: Weights  # that are loaded here
+    trained_on: Weights | None = None  # None: nobody said
+    quantize: str | None = None  # "nf4": how the base was kept while the adapter was trained
+    classifier: LanguageClassifier | None = None  # which knows the prompt
     folder: Path | None = None  # that it was read from
 
     @property
@@ -37,7 +45,13 @@ class TunedLanguageModel:
         return not Path(self.base).is_absolute()
 
     @property
-    def adapter(self) -> "Injection":
+    def stops(self) -> list[int]:
+        """The tokens that end an answer: what training taught, and what the tokenizer calls the end."""
+        taught = [self.classifier.prompt.end] if self.classifier else []
+        return list(dict.fromkeys([*taught, self.tokenizer.eos_token_id]))
+
+    @property
+    def adapter(self) -> Injection:
         """Its active adapter.
 
         Raises:
@@ -48,12 +62,13 @@ class TunedLanguageModel:
         return injection_of(self.model)
 
     def notes(self) -> list[str]:
-        """What a reader of an exported adapter has to know about the base that it was trained on."""
+        """What has to be said of an exported adapter about the weights that it was trained on."""
         said = []
-        if self.rounded:
+        if self.trained_on and self.trained_on.rounded:
             said.append(
-                f"It was trained on weights of {self.base} that had been rounded to {self.rounded} (sha256 {self.base_sha256}). On the "
-                "weights as they were published the update is the same, and the answers differ a little, so measure them there."
+                f"It was trained on weights of {self.base} that had been rounded to {self.trained_on.rounded} (sha256 "
+                f"{self.trained_on.sha256}). On the weights as they were published it adds the same update, and the answers differ "
+                "a little, so measure them there."
             )
         if self.quantize:
             said.append(
@@ -63,12 +78,12 @@ class TunedLanguageModel:
         return said
 
     def merged_notes(self) -> list[str]:
-        """The same of an exported model that was merged."""
-        if not self.rounded:
+        """What has to be said of an exported model about the weights that it was merged into."""
+        if not self.weights.rounded:
             return []
         return [
-            f"The update was added to weights of {self.base} that had been rounded to {self.rounded} "
-            f"(sha256 {self.base_sha256}), and not to those that were published."
+            f"The update was added to weights of {self.base} that had been rounded to {self.weights.rounded} "
+            f"(sha256 {self.weights.sha256}), and not to those that were published."
         ]
 
 
@@ -81,18 +96,31 @@ def load_tuned(folder: Path, base: str | None = None, base_name: str | None = No
         base_name: what to write as the base's name instead of where it was loaded from.
 
     Raises:
-        LoraError: the folder holds something else, or names a base that is no language model; see also
-            ``load_language_model`` and ``load_adapter``.
+        LoraError: the folder holds an encoder's classifier or something else, or lacks the base's name; see also
+            ``load_finetuned``, ``load_language_model`` and ``load_adapter``.
     """
-    if (folder / SIDECAR).is_file():
-        if base:
-            raise LoraError(f"{folder / SIDECAR} names the base: --base is for a folder without it")
-        raise NotImplementedError
-    if not base:
-        if (folder / CONFIG).is_file():
+    if (folder / SIDECAR).is_file() or not base:
+        if not (folder / SIDECAR).is_file() and (folder / CONFIG).is_file():
             raise LoraError(f"{folder} has no {SIDECAR}, which names the adapter's base: pass --base")
-        raise LoraError(f"{folder} holds no adapter: expected the folder that finetune wrote, or one in PEFT's format with --base")
+        return _ours(folder, base, base_name)
     loaded = load_language_model(base)
     load_adapter(loaded.model, folder)
     name = base_name or loaded.hub or str(Path(base).resolve())
-    return TunedLanguageModel(loaded.model, loaded.tokenizer, name, loaded.sha256, loaded.rounded, folder=folder)
+    return TunedLanguageModel(loaded.model, loaded.tokenizer, name, Weights(loaded.sha256, loaded.rounded), folder=folder)
+
+
+def _ours(folder: Path, base: str | None, base_name: str | None) -> TunedLanguageModel:
+    sidecar = read_sidecar(folder)
+    if base:
+        raise LoraError(f"{folder / SIDECAR} names the base: --base is for a folder without it")
+    if "instruction" not in sidecar:
+        raise LoraError(f"{folder} holds an encoder's classifier, which none of these formats has a place for: merge writes it for transformers")
+    classifier = load_finetuned(folder)
+    assert isinstance(classifier, LanguageClassifier)  # load_finetuned has compared the two
+    return TunedLanguageModel(
+        classifier.model, classifier.tokenizer,
+        base_name or classifier.hub or str(Path(classifier.backbone).resolve()),
+        weights=Weights(classifier.base_sha256, classifier.rounded),
+        trained_on=Weights(sidecar["base_sha256"], sidecar.get("rounded")),
+        quantize=classifier.quantize, classifier=classifier, folder=folder,
+    )  # fmt: skip

@@ -20,10 +20,12 @@ from lora_from_scratch.finetune.export_folders import merge_for_good
 from lora_from_scratch.finetune.gguf_adapter import adapter_writer
 from lora_from_scratch.finetune.gguf_merged import merged_writer, write_gguf
 from lora_from_scratch.finetune.language import load_language_model
-from lora_from_scratch.finetune.tuned import TunedLanguageModel
+from lora_from_scratch.finetune.tuned import TunedLanguageModel, Weights
 from tests.finetune.exported import TARGETS, logits, make_base_gguf, saved
 
 gguf = pytest.importorskip("gguf")
+
+WEIGHTS = Weights("0" * 64, None)
 
 
 def export(*words):
@@ -142,7 +144,7 @@ def test_untied_heads_and_biases_are_written_too(tmp_path):
             torch.nn.init.normal_(p)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lora_from_scratch.finetune.gguf_merged.add_tokenizer", lambda *args: None)  # which is not what this is about
-        writer = merged_writer(TunedLanguageModel(model, None, "owner/name", "0" * 64), "float32")
+        writer = merged_writer(TunedLanguageModel(model, None, "owner/name", WEIGHTS), "float32")
     write_gguf(writer, tmp_path / "m.gguf")
     _, tensors = read(tmp_path / "m.gguf")
     assert "output.weight" in tensors
@@ -221,7 +223,7 @@ def test_a_base_of_four_bits_exports_its_adapter_alone(tiny_decoder):
     loaded = load_language_model(tiny_decoder)
     quantize_linears(loaded.model, TARGETS)
     add_lora(loaded.model, LoraConfig(4, 8, TARGETS))
-    tuned = TunedLanguageModel(loaded.model, loaded.tokenizer, "owner/name", loaded.sha256, quantize="nf4")
+    tuned = TunedLanguageModel(loaded.model, loaded.tokenizer, "owner/name", WEIGHTS, quantize="nf4")
     assert len(adapter_writer(tuned).tensors[0]) == 28
     assert "kept in NF4 (4 bits) while it was trained" in tuned.notes()[0]
     with pytest.raises(LoraError, match="the base is kept in NF4, and merging would round the update away: --to peft and --to gguf-adapter"):
@@ -230,7 +232,7 @@ def test_a_base_of_four_bits_exports_its_adapter_alone(tiny_decoder):
 
 def test_a_model_without_adapters_has_none_to_export(tiny_decoder):
     loaded = load_language_model(tiny_decoder)
-    tuned = TunedLanguageModel(loaded.model, loaded.tokenizer, "owner/name", loaded.sha256)
+    tuned = TunedLanguageModel(loaded.model, loaded.tokenizer, "owner/name", WEIGHTS)
     with pytest.raises(LoraError, match="fine-tuned without adapters, so there is none to export: --to merged and --to gguf"):
         adapter_writer(tuned)
 
