@@ -92,6 +92,11 @@ def _peft(args: argparse.Namespace, tuned: TunedLanguageModel, out: Path) -> tup
     notes = tuned.notes()
     if plain and not args.plain:
         notes.append("PEFT knows no such variant, so each layer's update was written as plain factors A and B.")
+    if len({(layer.factors()[0].shape[0], layer.scaling) for layer in tuned.adapter.layers.values()}) > 1:
+        notes.append(
+            "Ranks or scalings differ between its layers. PEFT reads them from rank_pattern and alpha_pattern; a program that "
+            "doesn't would scale some layers wrongly, so ask it about these two fields, or take --to merged."
+        )
     if not tuned.on_hub:
         notes.append(f"The base is named by its folder here, {tuned.base}: pass --base-name before you give the adapter away.")
     return _folder(out, ADAPTER, tuned, notes, lambda new: write_peft(tuned, new, plain))

@@ -77,6 +77,13 @@ def test_a_variant_goes_to_peft_as_it_is_or_as_plain_factors(settings, tiny_deco
     assert torch.allclose(logits(theirs), logits(model), atol=1e-4)
 
 
+@pytest.mark.parametrize("settings, differ", [({}, False), ({"rank_pattern": {"q_proj": 2}}, True), ({"alpha_pattern": {"q_proj": 2.0}}, True)])
+def test_layers_that_differ_are_pointed_out(settings, differ, tiny_decoder, tmp_path, capsys):
+    saved(tiny_decoder, tmp_path / "adapter", **settings)
+    assert export(tmp_path / "adapter", "--base", tiny_decoder, "--to", "peft", "--out", tmp_path / "out") == 0
+    assert ("Ranks or scalings differ between its layers" in capsys.readouterr().out) == differ
+
+
 def test_dora_has_no_plain_form_and_says_so(tiny_decoder, tmp_path, capsys):
     saved(tiny_decoder, tmp_path / "adapter", dora=True)
     words = ["--base", tiny_decoder, "--to", "peft", "--plain", "--out", tmp_path / "out"]

@@ -112,7 +112,7 @@ def test_the_adapter_adds_what_ours_adds_by_llama_cpps_own_rule(settings, tiny_d
 
 
 @pytest.mark.parametrize("dtype, atol", [("float32", 1e-5), (None, 0.01), ("bfloat16", 0.05)])
-def test_transformers_reads_the_merged_file_and_computes_the_same(dtype, atol, adapter, tiny_decoder, tmp_path):
+def test_transformers_reads_the_merged_file_and_computes_the_same(dtype, atol, adapter, tiny_decoder, tmp_path, caplog):
     from transformers import AutoModelForCausalLM
 
     out, like = tmp_path / "m.gguf", make_base_gguf(tmp_path / "base.gguf", tiny_decoder)
@@ -126,6 +126,7 @@ def test_transformers_reads_the_merged_file_and_computes_the_same(dtype, atol, a
     assert fields["tokenizer.ggml.eos_token_id"] == ours.tokenizer.eos_token_id != 0
     assert fields["tokenizer.chat_template"] == ours.tokenizer.chat_template
     assert fields["general.type"] == "model" and "output.weight" not in tensors
+    assert "Duplicated key" not in caplog.text  # the file's own stop token and template aren't taken over first
     merged = merged_state_dict(ours.model)
     if dtype == "float32":
         for name in (name for name in tensors if "attn_" in name and "norm" not in name):
