@@ -8,7 +8,7 @@ from typing import Any
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.files import write_whole
 from lora_from_scratch.finetune.export_folders import merge_for_good, needs_plain, write_merged, write_peft
-from lora_from_scratch.finetune.export_readme import ADAPTER, MERGED, is_export, usage_of, write_readme
+from lora_from_scratch.finetune.export_readme import ADAPTER, EXAMPLE, MERGED, is_export, messages_of, usage_of, write_readme
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.gguf_adapter import adapter_writer
 from lora_from_scratch.finetune.gguf_llama import import_gguf
@@ -97,9 +97,10 @@ def _peft(args: argparse.Namespace, tuned: TunedLanguageModel, out: Path) -> tup
             "Ranks or scalings differ between its layers. PEFT reads them from rank_pattern and alpha_pattern; a program that "
             "doesn't would scale some layers wrongly, so ask it about these two fields, or take --to merged."
         )
-    if not tuned.on_hub:
-        notes.append(f"The base is named by its folder here, {tuned.base}: pass --base-name before you give the adapter away.")
-    return _folder(out, ADAPTER, tuned, notes, lambda new: write_peft(tuned, new, plain))
+    usage, notes = _folder(out, ADAPTER, tuned, notes, lambda new: write_peft(tuned, new, plain))
+    if not tuned.on_hub:  # which is for you, and not for the README
+        notes = [*notes, f"The base is named by its folder here, {tuned.base}: pass --base-name before you give the adapter away."]
+    return usage, notes
 
 
 def _merged(args: argparse.Namespace, tuned: TunedLanguageModel, out: Path) -> tuple[str, list[str]]:
@@ -125,13 +126,18 @@ def _gguf_adapter(args: argparse.Namespace, tuned: TunedLanguageModel, out: Path
     if tuned.trained_on and tuned.trained_on.rounded and (path := packaged_gguf(tuned.base)):
         base = str(path)
         notes.append(f"The base with the very weights that it was trained on is {path}.")
-    return f"llama-cli -m {base} --lora {out}", notes
+    return f"llama-cli -m {base} --lora {out}", [*notes, *_asked(tuned)]
 
 
 def _gguf(args: argparse.Namespace, tuned: TunedLanguageModel, out: Path) -> tuple[str, list[str]]:
     merge_for_good(tuned)
     _write_file(merged_writer(tuned, args.dtype or "float16", Path(args.base_gguf) if args.base_gguf else None), out)
-    return f"llama-cli -m {out}", tuned.merged_notes()
+    return f"llama-cli -m {out}", [*tuned.merged_notes(), *_asked(tuned)]
+
+
+def _asked(tuned: TunedLanguageModel) -> list[str]:
+    """How a file without a README wants to be asked."""
+    return [f"Ask it as it was trained: {messages_of(tuned, EXAMPLE)}"] if tuned.classifier and tuned.tokenizer.chat_template else []
 
 
 def _write_file(writer: Any, out: Path) -> None:

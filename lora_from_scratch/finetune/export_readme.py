@@ -12,8 +12,7 @@ CARD = {
     MERGED: "---\nbase_model: {base}\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n",
 }
 USAGE = """\
-from {library} import {auto}
-from transformers import AutoTokenizer
+{imports}
 
 model, tokenizer = {auto}.from_pretrained({folder!r}), AutoTokenizer.from_pretrained({folder!r})
 {prompt}
@@ -29,15 +28,17 @@ EXAMPLE = "i feel wonderful today"
 
 def usage_of(title: str, tuned: TunedLanguageModel, folder: Path) -> str:
     """The lines that use an exported folder without this package."""
-    library, auto = ("peft", "AutoPeftModelForCausalLM") if title == ADAPTER else ("transformers", "AutoModelForCausalLM")
+    auto, imports = "AutoModelForCausalLM", "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    if title == ADAPTER:
+        auto, imports = "AutoPeftModelForCausalLM", "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
     if tuned.tokenizer.chat_template:
-        prompt = CHAT.format(messages=_messages(tuned, EXAMPLE))
+        prompt = CHAT.format(messages=messages_of(tuned, EXAMPLE))
     else:
         prompt = PLAIN.format(text=f"{tuned.classifier.instruction}\n\nMessage: {EXAMPLE}\nLabel:" if tuned.classifier else EXAMPLE)
-    return USAGE.format(library=library, auto=auto, folder=str(folder), prompt=prompt)
+    return USAGE.format(imports=imports, auto=auto, folder=str(folder), prompt=prompt)
 
 
-def _messages(tuned: TunedLanguageModel, text: str) -> list[dict[str, str]]:
+def messages_of(tuned: TunedLanguageModel, text: str) -> list[dict[str, str]]:
     """The messages whose template has the tokens that the adapter was trained on: where the instruction is, a template decides."""
     if not tuned.classifier:
         return [{"role": "user", "content": text}]

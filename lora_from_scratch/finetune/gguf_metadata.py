@@ -14,7 +14,7 @@ TOKENS = "tokenizer.ggml.tokens"
 
 
 def add_base(writer: Any, tuned: "TunedLanguageModel", weights: "Weights | None", notes: list[str]) -> None:
-    """The base's name, the sha256 of its weights, and what had been done to them."""
+    """The base's name, the sha256 of its weights and what had been done to them, and the instruction of the training."""
     name = tuned.base if tuned.on_hub else Path(tuned.base).name
     writer.add_name(f"{name.rpartition('/')[2]} fine-tuned with LoRA")
     writer.add_base_model_count(1)
@@ -24,6 +24,8 @@ def add_base(writer: Any, tuned: "TunedLanguageModel", weights: "Weights | None"
         writer.add_base_model_repo_url(0, f"https://huggingface.co/{name}")
     if notes:
         writer.add_description(" ".join(notes))
+    if tuned.classifier:
+        writer.add_string(f"{OURS}.instruction", tuned.classifier.instruction)
     if weights:
         writer.add_string(f"{OURS}.base_sha256", weights.sha256)
     if weights and weights.rounded:

@@ -1,6 +1,7 @@
 """export of a folder that finetune wrote: its base, its prompt and what its weights went through go along."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 from lora_from_scratch import LoraConfig, add_lora
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.finetune import load_classifier, load_finetuned, save_finetuned
+from lora_from_scratch.finetune.cli import parser
 from lora_from_scratch.finetune.evaluate import predict_logits
-from lora_from_scratch.finetune.export_readme import _messages
+from lora_from_scratch.finetune.export import KINDS
+from lora_from_scratch.finetune.export_readme import messages_of
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.tuned import load_tuned
 from tests.conftest import CHAT, make_decoder, shake
@@ -53,7 +56,9 @@ def test_the_peft_folder_is_still_a_classifier_of_ours(adapter, tiny_decoder, tm
     assert torch.equal(predict_logits(load_finetuned(out), TEXTS), expected)
     theirs = peft.AutoPeftModelForCausalLM.from_pretrained(str(out)).eval()
     assert torch.allclose(logits(theirs), logits(load_finetuned(adapter).model), atol=1e-5)
-    assert "It answers with one of: sadness, joy" in (out / "README.md").read_text()
+    readme = (out / "README.md").read_text()
+    assert "It answers with one of: sadness, joy" in readme and "--base-name" not in readme
+    assert "pass --base-name" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("chat", [CHAT, NO_SYSTEM, None])
@@ -68,7 +73,7 @@ def test_the_readmes_prompt_is_the_one_of_training(chat, tmp_path):
     asked = names["batch"]["input_ids"][0].tolist()
     assert asked == classifier.encode(["i feel wonderful today"])[0]
     if chat:
-        roles = [message["role"] for message in _messages(load_tuned(tmp_path / "adapter"), "x")]
+        roles = [message["role"] for message in messages_of(load_tuned(tmp_path / "adapter"), "x")]
         assert roles == (["system", "user"] if chat == CHAT else ["user"])
 
 
@@ -86,6 +91,14 @@ def test_an_adapter_that_was_trained_on_rounded_weights_says_so_everywhere(tiny_
     load_finetuned(tmp_path / "out")  # whose reader has checked the seals
     fields = {name: field.contents() for name, field in gguf.GGUFReader(str(tmp_path / "a.gguf")).fields.items()}
     assert fields["lora_from_scratch.base_rounded"] == "Q4_1" and "rounded to Q4_1" in fields["general.description"]
+
+
+def test_a_gguf_file_says_how_its_adapter_wants_to_be_asked(adapter, tmp_path, capsys):
+    gguf = pytest.importorskip("gguf")
+    assert export(adapter, "--to", "gguf-adapter", "--out", tmp_path / "a.gguf") == 0
+    instruction = load_finetuned(adapter).instruction
+    assert f"Note: Ask it as it was trained: [{{'role': 'system', 'content': '{instruction}'}}" in capsys.readouterr().out
+    assert gguf.GGUFReader(str(tmp_path / "a.gguf")).fields["lora_from_scratch.instruction"].contents() == instruction
 
 
 def test_what_was_merged_into_rounded_weights_says_so_too(tiny_decoder, tmp_path, monkeypatch, capsys):
@@ -148,3 +161,14 @@ def test_the_base_is_named_once(adapter, tiny_decoder, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         export(adapter, "--to", "pfet", "--out", tmp_path / "out")
     assert stop.value.code == 2 and "did you mean peft?" in capsys.readouterr().err
+
+
+def test_the_page_has_commands_that_there_are_and_the_versions_that_were_run():
+    root = Path(__file__).parents[2]
+    page = (root / "book" / "take_it_elsewhere.md").read_text(encoding="utf-8")
+    commands = [line.split()[3:] for line in page.splitlines() if line.startswith("python -m lora_from_scratch ")]
+    kinds = [parser().parse_args(words).to for words in commands if words[0] == "export"]
+    assert kinds == list(KINDS)
+    pinned = dict(re.findall(r"^(\w+)==([\w.]+)", (root / "requirements.txt").read_text(encoding="utf-8"), re.M))
+    for name, row in (("transformers", "transformers"), ("peft", "PEFT"), ("gguf", "the package `gguf`")):
+        assert f"| {row} | {pinned[name]} |" in page
