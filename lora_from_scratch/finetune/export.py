@@ -8,7 +8,15 @@ from typing import Any
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.files import write_whole
 from lora_from_scratch.finetune.export_folders import merge_for_good, needs_plain, write_merged, write_peft
-from lora_from_scratch.finetune.export_readme import ADAPTER, EXAMPLE, MERGED, is_export, messages_of, usage_of, write_readme
+from lora_from_scratch.finetune.export_readme import (
+    ADAPTER,
+    EXAMPLE,
+    MERGED,
+    is_export,
+    messages_of,
+    usage_of,
+    write_readme,
+)
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.gguf_adapter import adapter_writer
 from lora_from_scratch.finetune.gguf_llama import import_gguf
