@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_from_scratch.config import LoraConfig, LoraError
 from lora_from_scratch.finetune.answers import answer_scores, answer_tokens, padded_left, with_answers
@@ -40,16 +40,7 @@ class LanguageClassifier(TextClassifier):
         return self.max_length + len(self.prompt.before) + len(self.prompt.after)
 
     def targets(self, which: str = "all-linear") -> tuple[str, ...] | str:
-        """As ``TextClassifier.targets``; "attention" are the linear layers in modules that are named so."""
-        if which == "all-linear":
-            return which
-        if which != "attention":
-            return tuple(name.strip() for name in which.split(","))
-        inside = [name.split(".") for name in find_targets(self.model, LoraConfig(target_modules="all-linear"))]
-        found = {".".join(parts[-2:]) for parts in inside if "attn" in parts[-2] or "attention" in parts[-2]}
-        if not found:
-            raise LoraError("which linear layers 'attention' means isn't known for this model: name the targets, with commas between them")
-        return tuple(sorted(found))
+        return language_targets(self.model, which)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return self.prompt.around(self.tokenizer, texts, self.max_length)
@@ -70,6 +61,25 @@ class LanguageClassifier(TextClassifier):
 
     def about(self) -> dict:
         return {"instruction": self.instruction, "rounded": self.rounded}
+
+
+def language_targets(model: nn.Module, which: str) -> tuple[str, ...] | str:
+    """The target_modules for a language model: ``"all-linear"``, ``"attention"``, or names with commas between them.
+
+    "attention" are the linear layers that lie in a module whose name says so, such as ``self_attn.q_proj``.
+
+    Raises:
+        LoraError: no module's name does.
+    """
+    if which == "all-linear":
+        return which
+    if which != "attention":
+        return tuple(name.strip() for name in which.split(","))
+    paths = [name.split(".") for name in find_targets(model, LoraConfig(target_modules="all-linear"))]
+    found = sorted({".".join(path[-2:]) for path in paths if len(path) > 1 and ("attn" in path[-2] or "attention" in path[-2])})
+    if not found:
+        raise LoraError("which linear layers 'attention' means isn't known for this model: name the targets, with commas between them")
+    return tuple(found)
 
 
 def load_language_classifier(
