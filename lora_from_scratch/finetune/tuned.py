@@ -8,7 +8,7 @@ from lora_from_scratch.adapter_files import CONFIG, load_adapter
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.finetune.language import load_language_model
 from lora_from_scratch.finetune.language_classifier import LanguageClassifier
-from lora_from_scratch.finetune.model import load_finetuned
+from lora_from_scratch.finetune.model import HERE, load_finetuned
 from lora_from_scratch.finetune.sidecar import SIDECAR, read_sidecar
 from lora_from_scratch.slots import Injection, injection_of, is_adapted
 
@@ -82,8 +82,8 @@ class TunedLanguageModel:
         if not self.weights.rounded:
             return []
         return [
-            f"The update was added to weights of {self.base} that had been rounded to {self.weights.rounded} "
-            f"(sha256 {self.weights.sha256}), and not to those that were published."
+            f"The update was added to weights that had been rounded to {self.weights.rounded}, and not to those that were published: "
+            f"{self.base}, sha256 {self.weights.sha256}."
         ]
 
 
@@ -117,10 +117,12 @@ def _ours(folder: Path, base: str | None, base_name: str | None) -> TunedLanguag
         raise LoraError(f"{folder} holds an encoder's classifier, which none of these formats has a place for: merge writes it for transformers")
     classifier = load_finetuned(folder)
     assert isinstance(classifier, LanguageClassifier)  # load_finetuned has compared the two
+    # What merge wrote is a base of its own, and what its weights had been through only the sidecar knows.
+    rounded = sidecar.get("rounded") if sidecar["backbone"] == HERE else classifier.rounded
     return TunedLanguageModel(
         classifier.model, classifier.tokenizer,
         base_name or classifier.hub or str(Path(classifier.backbone).resolve()),
-        weights=Weights(classifier.base_sha256, classifier.rounded),
+        weights=Weights(classifier.base_sha256, rounded),
         trained_on=Weights(sidecar["base_sha256"], sidecar.get("rounded")),
         quantize=classifier.quantize, classifier=classifier, folder=folder,
     )  # fmt: skip

@@ -10,11 +10,12 @@ import torch
 
 from lora_from_scratch import LoraConfig, add_lora
 from lora_from_scratch.__main__ import main
-from lora_from_scratch.finetune import load_classifier, load_finetuned, save_finetuned
+from lora_from_scratch.finetune import language_classifier, load_classifier, load_finetuned, save_finetuned
 from lora_from_scratch.finetune.cli import parser
 from lora_from_scratch.finetune.evaluate import predict_logits
 from lora_from_scratch.finetune.export import KINDS
 from lora_from_scratch.finetune.export_readme import messages_of
+from lora_from_scratch.finetune.language import load_language_model
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.finetune.tuned import load_tuned
 from tests.conftest import CHAT, make_decoder, shake
@@ -101,15 +102,18 @@ def test_a_gguf_file_says_how_its_adapter_wants_to_be_asked(adapter, tmp_path, c
     assert gguf.GGUFReader(str(tmp_path / "a.gguf")).fields["lora_from_scratch.instruction"].contents() == instruction
 
 
-def test_what_was_merged_into_rounded_weights_says_so_too(tiny_decoder, tmp_path, monkeypatch, capsys):
-    from lora_from_scratch.finetune import language_classifier
-    from lora_from_scratch.finetune.language import load_language_model
+@pytest.fixture
+def rounded_base(monkeypatch):
+    """Every language model's weights pass for rounded ones."""
+    rounded = lambda *args: replace(load_language_model(*args), rounded="Q4_1")  # noqa: E731
+    monkeypatch.setattr(language_classifier, "load_language_model", rounded)
 
-    monkeypatch.setattr(language_classifier, "load_language_model", lambda *args: replace(load_language_model(*args), rounded="Q4_1"))
+
+def test_what_was_merged_into_rounded_weights_says_so_too(tiny_decoder, tmp_path, rounded_base, capsys):
     tuned_folder(tiny_decoder, tmp_path / "adapter", rounded="Q4_1")
     like = make_base_gguf(tmp_path / "base.gguf", tiny_decoder)
     assert export(tmp_path / "adapter", "--to", "merged", "--out", tmp_path / "out") == 0
-    assert "Note: The update was added to weights of" in capsys.readouterr().out
+    assert "Note: The update was added to weights that had been rounded to Q4_1" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["base_rounded"] == "Q4_1"
     assert "rounded to Q4_1" in (tmp_path / "out" / "README.md").read_text()
     load_language_model(str(tmp_path / "out"))
@@ -117,6 +121,22 @@ def test_what_was_merged_into_rounded_weights_says_so_too(tiny_decoder, tmp_path
     import gguf
 
     assert gguf.GGUFReader(str(tmp_path / "m.gguf")).fields["lora_from_scratch.base_rounded"].contents() == "Q4_1"
+
+
+def test_what_merge_wrote_is_exported_as_it_is(tiny_decoder, tmp_path, rounded_base, monkeypatch, capsys):
+    from transformers import AutoModelForCausalLM
+
+    classifier = tuned_folder(tiny_decoder, tmp_path / "adapter", rounded="Q4_1")
+    assert main(["merge", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]) == 0
+    monkeypatch.undo()  # the merged folder is a base of its own, of which nothing else tells
+    like = make_base_gguf(tmp_path / "base.gguf", tiny_decoder)
+    words = ["--to", "gguf", "--dtype", "float32", "--base-gguf", like, "--out", tmp_path / "m.gguf"]
+    assert export(tmp_path / "merged", *words) == 0
+    assert "rounded to Q4_1" in capsys.readouterr().out
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32)
+    assert torch.allclose(logits(theirs), logits(classifier.model), atol=1e-4)
+    assert export(tmp_path / "merged", "--to", "peft", "--out", tmp_path / "no") == 2
+    assert "fine-tuned without adapters" in capsys.readouterr().err
 
 
 def test_of_a_base_of_four_bits_only_the_adapter_is_exported(tiny_decoder, tmp_path, capsys):
