@@ -133,6 +133,27 @@ def test_transformers_reads_the_merged_file_and_computes_the_same(dtype, atol, a
             assert np.array_equal(theirs_to_ours(name, tensors[name], ours.model.config), merged[our_name(name)].numpy()), name
 
 
+def test_hyperparameters_that_are_not_the_usual_ones_travel_too(tiny_decoder, tmp_path):
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = load_language_model(tiny_decoder).tokenizer
+    torch.manual_seed(3)
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+                         num_key_value_heads=1, head_dim=16, tie_word_embeddings=False, rms_norm_eps=1e-2,
+                         rope_parameters={"rope_type": "default", "rope_theta": 50.0}, eos_token_id=2)  # fmt: skip
+    model = LlamaForCausalLM(config)
+    for name, p in model.named_parameters():
+        torch.nn.init.normal_(p, 1 if "norm" in name else 0, 0.3)
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    ours = saved(str(tmp_path / "base"), tmp_path / "adapter")
+    like = make_base_gguf(tmp_path / "base.gguf", tiny_decoder)
+    words = ["--base", tmp_path / "base", "--to", "gguf", "--base-gguf", like, "--dtype", "float32", "--out", tmp_path / "m.gguf"]
+    assert export(tmp_path / "adapter", *words) == 0
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32).eval()
+    assert torch.allclose(logits(theirs), logits(ours), atol=1e-4)
+
+
 def test_untied_heads_and_biases_are_written_too(tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -11,9 +11,12 @@ import torch
 
 from lora_from_scratch import LoraConfig, add_lora
 from lora_from_scratch.__main__ import main
+from lora_from_scratch.extras.merged import merged_state_dict
 from lora_from_scratch.finetune import load_classifier, load_finetuned, save_finetuned
-from lora_from_scratch.finetune.gguf_merged import packaged_gguf
+from lora_from_scratch.finetune.export_folders import merge_for_good
+from lora_from_scratch.finetune.gguf_merged import merged_writer, packaged_gguf, write_gguf
 from lora_from_scratch.finetune.language import LANGUAGE_MODELS, _kept_folder
+from lora_from_scratch.finetune.tuned import load_tuned
 from lora_from_scratch.finetune.weights import package_folder, quiet
 from tests.conftest import shake
 from tests.finetune.exported import logits
@@ -73,23 +76,38 @@ def test_the_gguf_adapter_is_ours_and_fits_the_packaged_file(adapter, tmp_path, 
         assert layers[our_name(target)].weight.shape == (b.shape[0], a.shape[1])  # as llama.cpp compares them with the base's
 
 
-def test_the_merged_file_brings_weights_tokenizer_template_and_stop(adapter, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def test_the_merged_file_brings_tokenizer_template_and_stop(adapter, tmp_path):
+    from transformers import AutoTokenizer
 
     out = tmp_path / "m.gguf"
     export(adapter, "gguf", out)
-    _, classifier, ids, ours = adapter
     with quiet():
-        # The config is given, as reading 49,152 tokens once more for it takes a quarter of a minute; test_export_gguf reads it.
-        how = {"gguf_file": out.name, "config": classifier.model.config, "dtype": torch.float32}
-        theirs = AutoModelForCausalLM.from_pretrained(tmp_path, **how).eval()
         tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file=out.name)
-    gap = (logits(theirs, ids) - ours).abs().max()
-    assert 0 < gap < 0.05  # float16 has eleven bits
+    _, classifier, ids, _ = adapter
     text = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
     assert text == classifier.tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
     assert tokenizer(text)["input_ids"] == ids[0].tolist() and tokenizer.eos_token == "<|im_end|>"
     assert 2.6e8 < out.stat().st_size < 2.8e8
+
+
+def test_the_merged_file_has_the_merged_weights_and_what_it_takes_to_run_them(adapter, tmp_path, monkeypatch):
+    # Without the tokenizer, whose 49,152 tokens take a reader a quarter of a minute. That transformers computes our logits from
+    # such a file is in test_export_gguf, on a small model.
+    monkeypatch.setattr("lora_from_scratch.finetune.gguf_merged.add_tokenizer", lambda *args: None)
+    tuned = load_tuned(adapter[0])
+    merged = merged_state_dict(tuned.model)
+    merge_for_good(tuned)
+    write_gguf(merged_writer(tuned, "float16"), tmp_path / "m.gguf")
+    fields, tensors = read(tmp_path / "m.gguf")
+    expected = {"rope.freq_base": 100_000.0, "attention.head_count": 9, "attention.head_count_kv": 3, "block_count": 30,
+                "embedding_length": 576, "feed_forward_length": 1536, "context_length": 8192, "rope.dimension_count": 64}  # fmt: skip
+    assert {key: fields[f"llama.{key}"] for key in expected} == expected  # as the packaged file has them
+    assert fields["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
+    assert len(tensors) == 272
+    for name, rows in tensors.items():
+        if "attn_" in name and "norm" not in name:
+            rows = theirs_to_ours(name, rows, tuned.model.config)
+            assert np.array_equal(rows, merged[our_name(name)].half().float().numpy()), name
 
 
 def test_the_merged_folder_gives_our_logits(adapter, tmp_path):
