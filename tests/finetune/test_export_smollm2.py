@@ -29,6 +29,14 @@ if not package_folder(KNOWN.package):
 pytest.importorskip("gguf")
 
 
+@pytest.fixture(autouse=True)
+def no_gigabytes_left_behind(tmp_path):
+    yield
+    for path in tmp_path.rglob("m*"):
+        if path.is_file() and path.stat().st_size > 1e8:
+            path.unlink()
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     """The folder of an adapter whose update isn't zero, the classifier that it is of, and its logits for a question."""
