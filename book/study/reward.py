@@ -86,7 +86,7 @@ def words_judge(data: TextData, label: str = "joy") -> Judge:
     return lambda texts: torch.tensor(fitted.predict_proba(list(texts))[:, k], dtype=torch.float32)
 
 
-def sentence_judge(classifier: TextClassifier, data: TextData, label: str = "joy", rows: int = 2000) -> Judge:
+def sentence_judge(classifier: TextClassifier, data: TextData, label: str = "joy", rows: int = 1000) -> Judge:
     """P(``label``) by the frozen encoder's features of the whole text, under a logistic regression fitted on ``rows`` rows."""
     k = _index(data, label)
     features = predict_features(classifier, data.train.texts[:rows]).numpy()

@@ -12,14 +12,19 @@ from study import reward
 from study.runs import reward as runs
 
 
-@pytest.fixture
-def small(tiny_decoder):
+def adapted(folder):
     """A tiny model with an adapter, its tokenizer, the prompt's tokens, and an optimiser for what trains."""
-    base = load_language_model(tiny_decoder)
+    base = load_language_model(folder)
+    base.model.model.norm.weight.data.mul_(10)  # else its logits are so small that no text is likelier than another
     torch.manual_seed(0)
     add_lora(base.model, LoraConfig(2, 4, target_modules="all-linear"))
     optimiser = torch.optim.AdamW([p for p in base.model.parameters() if p.requires_grad], lr=3e-2, weight_decay=0)
     return base.model, base.tokenizer, reward.prompt_of(base.tokenizer), optimiser
+
+
+@pytest.fixture
+def small(tiny_decoder):
+    return adapted(tiny_decoder)
 
 
 def test_what_is_sampled_has_the_probability_that_one_whole_pass_gives_it(small):
@@ -58,19 +63,16 @@ def learn(small, judge, steps, beta):
     return [reward.reinforce_step(model, tokenizer, optimiser, prompt, judge, 32, 6, beta) for _ in range(steps)]
 
 
-def happy(texts):
-    return torch.tensor([sum(word == "happy" for word in text.split()) / 6 for text in texts])
+def early(texts):
+    """The share of six words that begin with one of the alphabet's first letters."""
+    return torch.tensor([sum(word < "h" for word in text.split()) / 6 for text in texts])
 
 
 def test_the_reward_rises_and_a_penalty_keeps_it_and_the_drift_lower(small, tiny_decoder):
-    free = learn(small, happy, 30, 0.0)
+    free = learn(small, early, 30, 0.0)
     assert free[0]["drift"].abs().max() < 1e-4  # an adapter starts as the base
     assert free[-1]["rewards"].mean() > free[0]["rewards"].mean() + 0.3
-    base = load_language_model(tiny_decoder)
-    torch.manual_seed(0)
-    add_lora(base.model, LoraConfig(2, 4, target_modules="all-linear"))
-    optimiser = torch.optim.AdamW([p for p in base.model.parameters() if p.requires_grad], lr=3e-2, weight_decay=0)
-    held = learn((base.model, base.tokenizer, small[2], optimiser), happy, 30, 0.2)
+    held = learn(adapted(tiny_decoder), early, 30, 0.2)
     assert held[-1]["drift"].mean() < free[-1]["drift"].mean() / 2
     assert held[-1]["rewards"].mean() < free[-1]["rewards"].mean()
 
@@ -78,7 +80,7 @@ def test_the_reward_rises_and_a_penalty_keeps_it_and_the_drift_lower(small, tiny
 def test_only_the_adapter_learns(small):
     model = small[0]
     before = {name: p.clone() for name, p in model.named_parameters()}
-    learn(small, happy, 2, 0.1)
+    learn(small, early, 2, 0.1)
     assert {name for name, p in model.named_parameters() if not torch.equal(p, before[name])} == {
         name for name in before if "lora_" in name
     }
@@ -177,18 +179,19 @@ def test_a_text_that_is_a_row_is_counted_and_not_kept(small_study):
 def test_pairs_teach_the_study_s_model(small_study, tmp_path):
     record = runs.train("pairs", runs.Run(1, 1e-2, 0.1, seed=0, steps=6, method="dpo", n=8, length=5), lambda: small_study, tmp_path)
     before, after = record["steps"]
-    assert before["kl"] == pytest.approx(0, abs=1e-4) and after["kl"] > 0
+    assert before["kl"] == pytest.approx(0, abs=1e-4) and after["kl"] != 0
     assert len(after["losses"]) == 6 and after["losses"][-1] < after["losses"][0]
 
 
 def test_which_runs_there_are(monkeypatch):
     monkeypatch.setattr(runs.records, "tuned", lambda *given: {})
     waiting = runs.runs()
-    assert len(waiting) == 9 + 18 + 3 and sum(run is None for run in waiting.values()) == 18
+    assert len(waiting) == 2 + 12 + 18 + 3 and sum(run is None for run in waiting.values()) == 18
     tries = {lr: {"settings": {"beta": 0.1}, "steps": [{"reward": value, "kl": 1.0}] * 4}
-             for lr, value in zip(runs.RATES, (0.5, 0.9, 0.7), strict=True)}  # fmt: skip
+             for lr, value in zip(runs.RATES, (0.5, 0.9, 0.7, 0.1), strict=True)}  # fmt: skip
     monkeypatch.setattr(runs.records, "tuned", lambda *given: tries)
     found = runs.runs()
     assert all(run is not None for run in found.values())
-    free, held = found["r8-free-seed1"], found["r8-penalty-seed1"]
+    free, held = found["r8-lr0.001-free-seed1"], found["r8-lr0.001-penalty-seed1"]
     assert free.lr == held.lr == 1e-3 and (free.beta, held.beta) == (0.0, runs.BETA)
+    assert "r1-lr0.002-free-seed0" in found and "r1-lr0.001-free-seed0" in found  # the first pair keeps its own rate
