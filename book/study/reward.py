@@ -1,6 +1,6 @@
 """Chapter 18's reinforcement learning: a language model writes, a judge scores, and the adapter learns from the score.
 
-The functions that the chapter writes out (``sample``, ``log_probs``, ``reinforce_step``, ``dpo_loss``) are the same here, line
+The functions that the chapter writes out (``sample_texts``, ``log_probs``, ``reinforce_step``, ``dpo_loss``) are the same here, line
 by line, and a test compares them. The prompt is one row [1, tokens]; all texts answer it.
 """
 
@@ -30,7 +30,7 @@ def prompt_of(tokenizer, messages: Sequence[dict] = PROMPT) -> Tensor:
     return tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
 
 
-def sample(model, prompt, n, length, stop):
+def sample_texts(model, prompt, n, length, stop):
     out = model(prompt, use_cache=True, logits_to_keep=1)
     out.past_key_values.batch_repeat_interleave(n)
     logits, tokens = out.logits[:, -1].expand(n, -1), []
@@ -58,7 +58,7 @@ def decode(tokenizer, tokens, mask):
 
 def reinforce_step(model, tokenizer, optimiser, prompt, reward, n, length, beta):
     with torch.no_grad():
-        tokens, mask = sample(model, prompt, n, length, tokenizer.eos_token_id)
+        tokens, mask = sample_texts(model, prompt, n, length, tokenizer.eos_token_id)
         with disable_adapter(model):
             base = (log_probs(model, prompt, tokens) * mask).sum(1)
     texts = decode(tokenizer, tokens, mask)

@@ -1,6 +1,10 @@
 """Chapter 18's learning from a judge: what is sampled, what its probability is, and that reward rises."""
 
+import ast
+import inspect
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +33,7 @@ def small(tiny_decoder):
 
 def test_what_is_sampled_has_the_probability_that_one_whole_pass_gives_it(small):
     model, tokenizer, prompt, _ = small
-    tokens, mask = reward.sample(model, prompt, 5, 7, tokenizer.eos_token_id)
+    tokens, mask = reward.sample_texts(model, prompt, 5, 7, tokenizer.eos_token_id)
     assert tokens.shape == mask.shape == (5, 7)
     whole = model(torch.cat([prompt.expand(5, -1), tokens], 1)).logits[:, prompt.shape[1] - 1 : -1].log_softmax(-1)
     expected = whole.gather(-1, tokens[..., None]).squeeze(-1)
@@ -38,7 +42,7 @@ def test_what_is_sampled_has_the_probability_that_one_whole_pass_gives_it(small)
 
 def test_samples_are_as_frequent_as_they_are_probable(small):
     model, tokenizer, prompt, _ = small
-    tokens, _ = reward.sample(model, prompt, 4000, 1, tokenizer.eos_token_id)
+    tokens, _ = reward.sample_texts(model, prompt, 4000, 1, tokenizer.eos_token_id)
     p = model(prompt).logits[0, -1].softmax(-1)
     found = torch.bincount(tokens[:, 0], minlength=len(p)) / 4000
     assert (found - p).abs().max() < 4 * (p * (1 - p) / 4000).sqrt().max()
@@ -47,10 +51,10 @@ def test_samples_are_as_frequent_as_they_are_probable(small):
 def test_a_text_ends_with_its_first_stop_which_counts(small):
     model, tokenizer, prompt, _ = small
     torch.manual_seed(1)
-    tokens, _ = reward.sample(model, prompt, 40, 30, tokenizer.eos_token_id)
+    tokens, _ = reward.sample_texts(model, prompt, 40, 30, tokenizer.eos_token_id)
     stop = tokens[0, 3].item()  # any token can be the one that ends
     torch.manual_seed(1)
-    again, mask = reward.sample(model, prompt, 40, 30, stop)
+    again, mask = reward.sample_texts(model, prompt, 40, 30, stop)
     assert torch.equal(tokens, again)
     for row, kept in zip(tokens.tolist(), mask.tolist(), strict=True):
         length = row.index(stop) + 1 if stop in row else 30
@@ -96,7 +100,7 @@ def test_equal_rewards_teach_nothing(small):
 
 def test_dpo_starts_at_ln_2_and_pulls_pairs_apart(small):
     model, tokenizer, prompt, optimiser = small
-    tokens, mask = reward.sample(model, prompt, 8, 6, tokenizer.eos_token_id)
+    tokens, mask = reward.sample_texts(model, prompt, 8, 6, tokenizer.eos_token_id)
     base = (reward.log_probs(model, prompt, tokens) * mask).sum(1).detach()
     losses = []
     for _ in range(20):
@@ -121,6 +125,23 @@ def test_repeating_oneself_lowers_the_share_of_distinct_pairs():
     assert reward.distinct_pairs(["i am glad", "you are sad"]) == 1
     assert reward.distinct_pairs(["i am glad", "I am glad"]) == 0.5
     assert reward.distinct_pairs(["", "word"]) == 0
+
+
+def functions(source: str) -> dict[str, str]:
+    """The functions at the top of a source, as their trees say them."""
+    return {node.name: ast.dump(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_chapter_writes_out_these_very_functions():
+    book = Path(inspect.getfile(reward)).parents[1]
+    cells = json.loads((book / "18_reward.ipynb").read_text(encoding="utf-8"))["cells"]
+    written = {}
+    for cell in cells:
+        if cell["cell_type"] == "code" and "set-up" not in cell["metadata"].get("tags", ()):
+            written |= functions("".join(cell["source"]))
+    here = functions(inspect.getsource(reward))
+    for name in ("sample_texts", "log_probs", "decode", "reinforce_step", "dpo_loss"):
+        assert written[name] == here[name], name
 
 
 def test_a_label_that_the_data_do_not_have():

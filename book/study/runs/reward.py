@@ -119,7 +119,7 @@ class Study:
     def look(self, model, n: int, length: int) -> dict:
         """Sample and judge without learning; the tokens and their mask go along."""
         tokenizer = self.language.tokenizer
-        tokens, mask = reward.sample(model, self.prompt, n, length, tokenizer.eos_token_id)
+        tokens, mask = reward.sample_texts(model, self.prompt, n, length, tokenizer.eos_token_id)
         own = (reward.log_probs(model, self.prompt, tokens) * mask).sum(1)
         with disable_adapter(model):
             base = (reward.log_probs(model, self.prompt, tokens) * mask).sum(1)
