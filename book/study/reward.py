@@ -25,7 +25,13 @@ Judge = Callable[[Sequence[str]], Tensor]
 
 
 def prompt_of(tokenizer, messages: Sequence[dict] = PROMPT) -> Tensor:
-    """The tokens that come before an answer, [1, tokens], as the model's own template has them."""
+    """The tokens that come before an answer, [1, tokens], as the model's own template has them.
+
+    Raises:
+        LoraError: the tokenizer has no template.
+    """
+    if not tokenizer.chat_template:
+        raise LoraError("the tokenizer has no chat template, so it can't say where a question ends and an answer begins")
     text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
     return tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
 

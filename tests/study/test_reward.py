@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lora_from_scratch.finetune import load_classifier, load_emotion
 from lora_from_scratch.finetune.language import load_language_model
 from study import reward
 from study.runs import reward as runs
+from tests.conftest import make_decoder
 
 
 def adapted(folder):
@@ -149,6 +151,12 @@ def test_a_label_that_the_data_do_not_have():
         reward.words_judge(load_emotion("built-in"), "boredom")
 
 
+def test_a_tokenizer_that_cannot_chat(tmp_path):
+    tokenizer = load_language_model(make_decoder(tmp_path, ["one text"], chat=None)).tokenizer
+    with pytest.raises(LoraError, match="no chat template"):
+        reward.prompt_of(tokenizer)
+
+
 @pytest.fixture
 def small_study(tiny_decoder, tiny_backbone, monkeypatch):
     monkeypatch.setattr(runs, "load_classifier", lambda name: load_classifier(tiny_backbone))
@@ -176,6 +184,8 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(small_study, tmp_pa
         result("stopped")
     monkeypatch.setattr(reward, "reinforce_step", plain)
     assert (tmp_path / "stopped.pt").exists()
+    with pytest.raises(LoraError, match=r"stopped.pt is of .*'rank': 1.*, expected .*'rank': 2.*: delete it"):
+        runs.train("stopped", replace(run, rank=2), lambda: small_study, tmp_path)
     assert result("stopped") == whole
     assert not list(tmp_path.iterdir())
 

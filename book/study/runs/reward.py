@@ -7,7 +7,8 @@ python -m book.study.runs.reward --list              what there is, what is done
 SmolLM2 answers one question, the reward is the words judge's P(joy), and the sentence judge is the referee
 (``study/reward.py``). Each run writes results/reward/smollm2/NAME.json: step by step the mean reward, the KL to the
 base in nats a text, the referee's score, how strange the base finds the texts, how much they repeat each other, and
-some of the texts, none of which equals a row of the dataset. A run that was killed goes on after its last step.
+some of the texts, none of which equals a row of the dataset. A run that was killed goes on after its last step (one of DPO,
+which takes four minutes, begins again).
 
 The rate of each rank is chosen by the runs tune-…, with the penalty and a seed of their own: by the mean of what they maximise,
 reward minus beta times KL, over the last steps. A rank's other runs wait for them, but for the first pair, whose rate was
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from lora_from_scratch import LoraConfig, add_lora, disable_adapter
+from lora_from_scratch import LoraConfig, LoraError, add_lora, disable_adapter
 from lora_from_scratch.finetune import TextData, load_classifier
 from lora_from_scratch.finetune.language import LanguageModel, load_language_model
 
@@ -147,6 +148,8 @@ def train(name: str, run: Run, study_of=study, folder: Path | None = None) -> di
         rows = learn_from_pairs(shared, model, optimiser, run)
     elif path.exists():
         kept = torch.load(path, weights_only=True)
+        if kept["settings"] != asdict(run):
+            raise LoraError(f"{path} is of {kept['settings']}, expected {asdict(run)}: delete it to begin again")
         rows, spent = kept["rows"], kept["cpu_seconds"]
         with torch.no_grad():
             for key, p in trained.items():
@@ -160,7 +163,7 @@ def train(name: str, run: Run, study_of=study, folder: Path | None = None) -> di
         rows.append(shared.row(found, run.n if len(rows) in (0, run.steps - 1) else 4))
         print(f"{name} {len(rows):>3}: " + ", ".join(f"{key} {rows[-1][key]:.3f}" for key in MEANS), flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        state = {"rows": rows, "cpu_seconds": spent + time.process_time() - started, "optimiser": optimiser.state_dict(),
+        state = {"settings": asdict(run), "rows": rows, "cpu_seconds": spent + time.process_time() - started, "optimiser": optimiser.state_dict(),
                  "trained": {n: p.detach() for n, p in trained.items()}, "random": torch.get_rng_state()}  # fmt: skip
         torch.save(state, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)
