@@ -8,6 +8,7 @@ import shlex
 import sys
 
 import torch
+from torch import nn
 
 from lora_from_scratch.config import LoraConfig, LoraError, check_positive_int
 from lora_from_scratch.extras.report import parameter_report
@@ -16,11 +17,13 @@ from lora_from_scratch.finetune.data_arguments import add_evaluate_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
 from lora_from_scratch.finetune.evaluating import run_evaluate
 from lora_from_scratch.finetune.failures import RunFailed
+from lora_from_scratch.finetune.language import LANGUAGE_MODELS, empty_language_model
+from lora_from_scratch.finetune.language_classifier import language_targets
 from lora_from_scratch.finetune.merging import add_merge_arguments, run_merge
 from lora_from_scratch.finetune.model import build_classifier
 from lora_from_scratch.finetune.one_run import run_finetune
 from lora_from_scratch.finetune.parallel import processes
-from lora_from_scratch.finetune.parser import BAD_INPUT, STATUS_HELP, Parser
+from lora_from_scratch.finetune.parser import BAD_INPUT, STATUS_HELP, Defaults, Parser
 from lora_from_scratch.finetune.predicting import add_predict_arguments, run_predict
 from lora_from_scratch.finetune.record import environment
 from lora_from_scratch.finetune.streams import steady_streams
@@ -28,8 +31,12 @@ from lora_from_scratch.inject import add_lora
 
 
 def run_params(args: argparse.Namespace) -> dict:
-    model = build_classifier(args.model)
-    targets = encoder_targets(model.backbone, args.targets)
+    if args.model in LANGUAGE_MODELS:
+        model: nn.Module = empty_language_model(args.model)
+        targets = language_targets(model, args.targets)
+    else:
+        model = encoder = build_classifier(args.model)
+        targets = encoder_targets(encoder.backbone, args.targets)
     report = parameter_report(add_lora(model, LoraConfig(args.rank, 2.0 * args.rank, targets)))
     print(report)
     return report.as_dict()
@@ -47,15 +54,13 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m lora_from_scratch",
         epilog=STATUS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="LoRA from scratch: fine-tune an encoder on the emotion dataset or your own data, and use it.",
+        description="LoRA from scratch: fine-tune an encoder or a language model on the emotion dataset or your own data, and use it.",
     )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(run, help: str) -> argparse.ArgumentParser:
         name = run.__name__.removeprefix("run_")
-        sub = commands.add_parser(
-            name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        sub = commands.add_parser(name, help=help, description=help, formatter_class=Defaults)
         sub.add_argument("--json", action="store_true", help="print JSON alone on standard output")
         sub.set_defaults(run=run)
         return sub
@@ -74,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add_merge_arguments(sub)
 
     sub = command(run_params, "count what would train, without downloading any weights")
-    sub.add_argument("--model", default="minilm", help=f"one of {', '.join(BACKBONES)}")
+    sub.add_argument("--model", default="minilm", help=f"one of {', '.join([*BACKBONES, *LANGUAGE_MODELS])}")
     sub.add_argument("--rank", type=int, default=8, help="rank r of each update")
     sub.add_argument("--targets", default="all-linear", help=TARGETS_HELP)
 

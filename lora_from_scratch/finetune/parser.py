@@ -14,6 +14,13 @@ STATUS_HELP = """exit status:
   130  stopped by Ctrl-C"""
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """argparse's formatter that adds an argument's default to its help, but for a None, which says nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's, with the nearest flag or command in its errors, and without abbreviated flags.
 

@@ -70,9 +70,9 @@ Flags = dict[str, str | None]  # by run; None while it waits for a rate
 
 def flags(model: str = "minilm") -> Flags:
     """All runs by name, in the order in which they are made, each with its flags."""
-    best = {name: _best(name, rates, model) for name, (_, rates) in TUNED.items()}
-    best |= {name: _best(name, rates, model) for name, (_, rates) in RECIPE.items()}
-    best |= {f"random-r{rank}": _best(f"random-r{rank}", LORA_RATES[1:], model) for rank in RANDOM_RANKS}
+    folder = f"sweep/{model}"
+    best = {name: best_rate(name, rates, folder) for name, (_, rates) in (TUNED | RECIPE).items()}
+    best |= {f"random-r{rank}": best_rate(f"random-r{rank}", LORA_RATES[1:], folder) for rank in RANDOM_RANKS}
     found = _tuning()
     for part, seeds in (
         (_recipe, SEEDS), (_lora, SEEDS), (_other_methods, SEEDS), (_as_tuned, SEEDS), (_public, FEW), (_controls, FEW), (_precision, FEW),
@@ -82,6 +82,15 @@ def flags(model: str = "minilm") -> Flags:
     for seed in range(2):
         found |= _scaling_rules(best, seed)
     return found | _capacity(best)
+
+
+def best_rate(name: str, rates: tuple[str, ...], folder: str) -> str | None:
+    """The rate of the best of a method's tune-… runs on validation; None while one is missing."""
+    done = records.tuned(name, folder)
+    if not all(float(rate) in done for rate in rates):
+        return None
+    accuracy = {rate: 0.0 if run["failure"] else run["validation"]["accuracy"] for rate, run in done.items()}
+    return max(rates, key=lambda rate: accuracy[float(rate)])
 
 
 def _tuning() -> Flags:
@@ -191,15 +200,6 @@ def _rate(method: str, rate: str) -> str:
 
 def _run(how: str, rate: str | None, seed: int) -> str | None:
     return rate and f"{COMMON} {how} --lr {rate} --seed {seed}"
-
-
-def _best(name: str, rates: tuple[str, ...], model: str) -> str | None:
-    """The rate of the best of a method's tune-… runs on validation; None while one is missing."""
-    done = records.tuned(name, f"sweep/{model}")
-    if not all(float(rate) in done for rate in rates):
-        return None
-    accuracy = {rate: 0.0 if run["failure"] else run["validation"]["accuracy"] for rate, run in done.items()}
-    return max(rates, key=lambda rate: accuracy[float(rate)])
 
 
 def _between(low: str | None, high: str | None, share: float) -> str | None:
