@@ -1,5 +1,6 @@
 """What trains, and why: an account of every parameter of a model."""
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
@@ -11,6 +12,8 @@ from lora_from_scratch.memory import span
 from lora_from_scratch.places import changed_places
 from lora_from_scratch.slots import Adapters, is_merged, lora_layers
 from lora_from_scratch.targets import head_modules, inside
+
+MANY = 100  # tensors, more than which nobody reads one by one
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,19 @@ class ParameterReport:
             lines.append(f"NO GRADIENT from the last backward pass, so that nothing is learnt there: {', '.join(self.without_gradient)}")
         if self.untrained_heads:
             lines.append(f"{UNTRAINED}: {', '.join(self.untrained_heads)}")
-        width = max((len(t.name) for t in self.trained), default=4)
-        rows = [f"{t.name:<{width}}  {str(list(t.shape)):>13}  {t.parameters:>9,}  {t.reason}" for t in self.trained]
-        return "\n".join([*lines, "", *rows])
+        return "\n".join([*lines, "", *self._table()])
+
+    def _table(self) -> list[str]:
+        """A line for each tensor that trains; in a model of many blocks one for all tensors that differ in their block alone."""
+        alike: dict[tuple, int] = Counter(
+            (t.name if len(self.trained) <= MANY else re.sub(r"\.\d+\.", ".*.", t.name), t.shape, t.parameters, t.reason)
+            for t in self.trained
+        )
+        width = max((len(name) for name, *_ in alike), default=4)
+        times = {key: f"{count} x " * (count > 1) for key, count in alike.items()}
+        return [
+            f"{name:<{width}}  {times[name, shape, n, reason]}{str(list(shape)):>13}  {n:>9,}  {reason}" for name, shape, n, reason in alike
+        ]
 
 
 def parameter_report(model: nn.Module) -> ParameterReport:
@@ -102,7 +115,8 @@ def parameter_report(model: nn.Module) -> ParameterReport:
 
     Works on any model, adapted or not. Tied parameters count once. A rank-r adapter of
     an [out, in] linear layer counts r (in + out) parameters, a quantised one as many weights as
-    it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains.
+    it stands for. ``print(parameter_report(model))`` shows one line for each tensor that trains, or for each kind of them if
+    they are more than a hundred.
 
     Of an adapted model it remarks on what the adapter misses, if there is anything: matrices
     that ``"all-linear"`` cannot reach, modules that the last backward pass left without a

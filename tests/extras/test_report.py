@@ -77,3 +77,12 @@ def test_an_unadapted_model_trains_in_full():
     report = parameter_report(model)
     assert report.trainable == report.total == report.base
     assert report.unexpected == ()
+
+
+def test_a_model_of_many_blocks_is_told_by_kinds_of_tensors_and_a_small_one_by_each():
+    rows = str(parameter_report(add_lora(tiny_bert(), LoraConfig(2, 4, ("query",), modules_to_save=())))).split("\n\n")[1].splitlines()
+    assert len(rows) == 4 and ".0." in rows[0] and ".1." in rows[-1]
+    many = add_lora(tiny_bert(num_hidden_layers=26), LoraConfig(2, 4, ("query", "key"), modules_to_save=()))
+    rows = str(parameter_report(many)).split("\n\n")[1].splitlines()
+    assert len(rows) == 4 and all(".*." in row and "26 x " in row for row in rows)
+    assert "26 x       [2, 24]         48  adapter" in rows[0]
