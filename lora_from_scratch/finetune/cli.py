@@ -1,4 +1,4 @@
-"""The command line: finetune | evaluate | predict | merge | params | env."""
+"""The command line: finetune | evaluate | predict | merge | export | params | env."""
 
 import argparse
 import contextlib
@@ -16,6 +16,7 @@ from lora_from_scratch.finetune.arguments import TARGETS_HELP, add_arguments
 from lora_from_scratch.finetune.data_arguments import add_evaluate_arguments
 from lora_from_scratch.finetune.encoders import BACKBONES, encoder_targets
 from lora_from_scratch.finetune.evaluating import run_evaluate
+from lora_from_scratch.finetune.export import add_export_arguments, run_export
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.language import LANGUAGE_MODELS, empty_language_model
 from lora_from_scratch.finetune.language_classifier import language_targets
@@ -77,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(run_merge, "write a model without adapters, which transformers reads without this package")
     add_merge_arguments(sub)
+
+    sub = command(run_export, "write a language model or its adapter for PEFT, vLLM, llama.cpp or Ollama")
+    add_export_arguments(sub)
 
     sub = command(run_params, "count what would train, without downloading any weights")
     sub.add_argument("--model", default="minilm", help=f"one of {', '.join([*BACKBONES, *LANGUAGE_MODELS])}")
