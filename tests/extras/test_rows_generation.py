@@ -1,7 +1,8 @@
 """An adapter a row while a language model writes: each row's tokens and logits are those of its adapter alone."""
 
 import copy
-from contextlib import nullcontext
+import json
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ import torch
 from lora_from_scratch import LoraConfig, LoraError, adapter_rows, add_adapter, add_lora, disable_adapter, set_adapter
 from lora_from_scratch.extras import row_trial
 from lora_from_scratch.finetune.language import load_language_model
+from study.pages.speed import many_voices
+from study.speed import many_voices as bench
 
 TEXTS = ["i feel so happy", "i feel", "lonely", "what a day it was so far", "so", "i am furious and scared"]
 ALL, MIXED = list("abcdef"), ["a", None, "c", "c", None, "f"]
+RANK_1 = ["a", "d", "d", "a", "a", "d"]
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "output_logits": True, "return_dict_in_generate": True}
 
 
@@ -66,7 +70,7 @@ def assert_rows_are_those_alone(model, batch, names, times=1, logits=True, **how
     return texts
 
 
-@pytest.mark.parametrize("names", [ALL, MIXED, ["b"] * 6])
+@pytest.mark.parametrize("names", [ALL, MIXED, ["b"] * 6, RANK_1])
 @pytest.mark.parametrize("how", [
     {}, {"use_cache": False}, {"cache_implementation": "static"}, {"prefill_chunk_size": 3}, {"repetition_penalty": 1.5},
 ], ids=str)  # fmt: skip
@@ -74,6 +78,19 @@ def test_each_row_writes_what_its_adapter_writes_alone(voices, names, how):
     # A text that has ended early would be padded, and the others' logits still compared.
     texts = assert_rows_are_those_alone(*voices, names, min_new_tokens=6, **how)
     assert len({tuple(row.flatten().tolist()[-6:]) for row in texts}) > 2  # they don't all write the same
+
+
+def test_rows_of_rank_1_train(voices):
+    """With gradients nothing is added in place, also where the update of a row is an outer product."""
+    model, batch = voices
+    layer = model.lora.named["a"].modules["model.layers.1.mlp.up_proj"].requires_grad_(True)
+    with adapter_rows(model, RANK_1):
+        model(**batch).logits[0].square().sum().backward()
+    together = layer.lora_A.weight.grad.clone()
+    model.zero_grad()
+    set_adapter(model, "a")(**batch).logits[0].square().sum().backward()
+    assert together.abs().sum() > 0 and torch.allclose(together, layer.lora_A.weight.grad, rtol=1e-3, atol=1e-5)
+    model.zero_grad()
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -131,25 +148,36 @@ def test_a_cache_that_the_base_has_filled_before(voices, names, new):
             assert torch.allclose(together[i], rest()[0][i], rtol=1e-4, atol=1e-5), (i, name)
 
 
+@contextmanager
+def passes(model):
+    """How many rows each pass has, the trial's included."""
+    rows: list[int] = []
+    hook = model.model.register_forward_pre_hook(lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        hook.remove()
+
+
 def test_passes_a_text_takes(voices):
     """Two short passes of the base come before the first one, and none later."""
     model, batch = voices
-    lengths = []
-    hook = model.model.register_forward_pre_hook(lambda module, args, kwargs: lengths.append(len(kwargs["input_ids"])), with_kwargs=True)
-    try:
+    with passes(model) as rows:
         for _ in range(2):
             with adapter_rows(model, ALL):
                 write(model, batch, min_new_tokens=6)
-    finally:
-        hook.remove()
-    assert lengths == [6, 7] + 12 * [6]
+    assert rows == [6, 7] + 12 * [6]
 
 
 def test_texts_that_begin_with_one_token(voices):
     """One position shows little, so each pass is tried anew; what is written is right all the same."""
     model, _ = voices
     first = torch.full((6, 1), 2)
-    assert_rows_are_those_alone(model, {"input_ids": first, "attention_mask": torch.ones_like(first)}, MIXED, min_new_tokens=6)
+    batch = {"input_ids": first, "attention_mask": torch.ones_like(first)}
+    with passes(model) as rows, adapter_rows(model, MIXED):
+        write(model, batch, min_new_tokens=6)
+    assert rows == 6 * [6, 7, 6]
+    assert_rows_are_those_alone(model, batch, MIXED, min_new_tokens=6)
 
 
 def test_rows_of_smollm2():
@@ -182,3 +210,21 @@ def random_values_of(model, seed):
     for p in model.parameters():
         if p.requires_grad:
             p.copy_(0.05 * torch.randn(p.shape, generator=generator))
+
+
+def test_the_benchmark_of_many_voices_writes_its_record(tiny_decoder, tmp_path, monkeypatch, capsys):
+    contenders = bench.contenders
+    monkeypatch.setattr(bench, "contenders", lambda: contenders(lambda: load_language_model(tiny_decoder), ["a", "b", "c"]))
+    monkeypatch.setattr(bench, "DECODED", 4)
+    monkeypatch.setattr("sys.argv", ["many_voices", "--repeats", "2", "--out", str(tmp_path / "b.json")])
+    bench.main()
+    record = json.loads((tmp_path / "b.json").read_text())
+    rows = record["result"]
+    assert rows[bench.BASELINE]["prompt"] == rows[bench.BASELINE]["decode"] == 1
+    ours = rows[bench.BY_ROWS]
+    assert ours["decode_to_peft"] > 0
+    assert ours["same_tokens"] == {name: 3 * 4 for name in (bench.SWITCHED, bench.PEFT_MIXED)}  # all contenders write the same
+    assert "by rows / PEFT's mixed batch" in capsys.readouterr().out
+    machine = {"processor": "an abacus", "instructions": "beads", "threads": 1, "libraries": {"torch": "2"}}
+    shown = many_voices(record | {"environment": machine})
+    assert f"| {bench.BY_ROWS} |" in shown and "of the time of PEFT's mixed batch for the prompt" in shown and "an abacus (beads)" in shown
