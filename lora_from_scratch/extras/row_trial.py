@@ -30,7 +30,8 @@ class Trial:
     two small batches, of six rows c0 ... c5 made of the first two (see ``_six``), and then of the seven c1 ... c5, c0, c2.
     A module keeps the rows if its input has 6 entries and then 7, and if those are these seven of the six. Another
     order, another dimension, rows that mix and tokens picked by what is in them all come out different. What has been
-    shown holds for this model from then on, unless its rows had but one position, which shows little.
+    shown holds for this model from then on, unless its rows had but one position, which shows little. A cache that is already
+    filled is copied, with the trial's rows of it.
 
     Args:
         root: the model, with the base's modules in place. You may also call a part of it, such as its encoder.

@@ -34,6 +34,10 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
     once for each module of a model and only if the rows' adapters differ; hooks of yours see those passes, too. Layouts with the time first, experts that are
     handed some of the tokens, rows in another order and a head that the model uses without calling it are refused.
 
+    A language model may write within the block: ``generate`` keeps its rows apart, with any of its caches. Beam search and
+    ``num_return_sequences`` make several rows of one, so an adapter is named as often, one after another. If a prompt has
+    but one token, the two short passes come before every token.
+
     Factors that change within the block are not seen before the next one. The model is changed
     meanwhile, so no other thread may use it: see ``HotSwap``.
 
