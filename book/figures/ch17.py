@@ -14,7 +14,7 @@ def factors_to_scale(width: int, r: int):
     fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 
     def box(left, low, wide, high, colour):
-        ax.add_patch(plt.Rectangle((left, low), wide, high, facecolor=colour, edgecolor="none"))
+        ax.add_patch(plt.Rectangle((left, low), wide, high, facecolor=colour, edgecolor="none", snap=False))
 
     box(0, 0, 3, 3, "#BBBBBB")
     thin = 3 * r / width
