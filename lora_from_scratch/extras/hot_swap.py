@@ -52,7 +52,7 @@ class HotSwap:
     passes share the model and a change has it alone, so that every answer is of the one adapter it is
     returned with, and none is of an adapter whose deletion had returned before the call began.
 
-    Neither ``predict`` nor ``change`` may be called from within the other, which would wait for itself: that
+    None of ``predict``, ``use`` and ``change`` may be called from within another, which would wait for itself: that
     raises a ``LoraError``. All use of the model has to go through this object.
 
     Raises:
@@ -65,8 +65,15 @@ class HotSwap:
 
     def predict(self, *args, **kwargs) -> tuple[str | None, Any]:
         """The active adapter's name and what the model returns for these arguments, without gradients."""
+        return self.use(self.model, *args, **kwargs)
+
+    def use(self, act: Callable, *args, **kwargs) -> tuple[str | None, Any]:
+        """The active adapter's name and what ``act(…)`` returns, which may call the model many times: ``hot.use(model.generate, ids)``.
+
+        No change comes between these calls, so a whole text is of one adapter.
+        """
         with self._once(), self._lock.shared(), torch.no_grad():
-            return adapters_of(unwrapped(self.model)).active, self.model(*args, **kwargs)
+            return adapters_of(unwrapped(self.model)).active, act(*args, **kwargs)
 
     def change(self, act: Callable, *args, **kwargs) -> Any:
         """Return ``act(model, …)``, called while no pass runs: ``hot.change(set_adapter, "b")``.
@@ -80,7 +87,7 @@ class HotSwap:
     @contextmanager
     def _once(self):
         if getattr(self._mine, "busy", False):
-            raise LoraError("predict and change cannot be called from within one another: they would wait for themselves")
+            raise LoraError("predict, use and change cannot be called from within one another: they would wait for themselves")
         self._mine.busy = True
         try:
             yield

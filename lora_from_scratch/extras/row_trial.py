@@ -1,6 +1,7 @@
 """Whether a module's input holds one entry for each row of the batch: shown by two short passes, and never assumed."""
 
 import copy
+from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -29,7 +30,8 @@ class Trial:
     two small batches, of six rows c0 ... c5 made of the first two (see ``_six``), and then of the seven c1 ... c5, c0, c2.
     A module keeps the rows if its input has 6 entries and then 7, and if those are these seven of the six. Another
     order, another dimension, rows that mix and tokens picked by what is in them all come out different. What has been
-    shown holds for this model from then on, unless its rows had but one position, which shows little.
+    shown holds for this model from then on, unless its rows had but one position, which shows little. A cache that is already
+    filled is copied, with the trial's rows of it.
 
     Args:
         root: the model, with the base's modules in place. You may also call a part of it, such as its encoder.
@@ -63,7 +65,7 @@ class Trial:
         sizes = [len(t) for t in tree_leaves(inputs) if isinstance(t, Tensor) and t.ndim]
         if self.rows not in sizes:
             given = f"{sizes[0]} rows" if sizes else "no tensor"
-            raise LoraError(f"the model is given {given}, but adapter_rows names {self.rows} adapters")
+            raise LoraError(f"the model is given {given}, but adapter_rows names {self.rows} adapters{_repeated(sizes[:1], self.rows)}")
         self.entry, self.inputs, self.now = module, inputs, set()
         try:
             if self.open:
@@ -94,7 +96,8 @@ class Trial:
         if len(given) != 1:
             raise LoraError(f"{path!r} is called with {len(given)} arguments; row by row it can have but one")
         if given[0].shape[0] != self.rows:
-            raise LoraError(f"{path!r} is given {given[0].shape[0]} rows, but adapter_rows names {self.rows} adapters")
+            more = _repeated(given[0].shape[:1], self.rows)
+            raise LoraError(f"{path!r} is given {given[0].shape[0]} rows, but adapter_rows names {self.rows} adapters{more}")
         if not self.alike and self.modules[path] not in self.shown and self.modules[path] not in self.now:
             raise LoraError(
                 f"{path!r} is given a tensor {list(given[0].shape)}, and a trial on the model's own input has not shown that entry i "
@@ -125,7 +128,9 @@ class Trial:
                     f" (the trial failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]})"
                 )
                 continue
-            short = all(leaves[i].ndim < 2 or leaves[i].shape[1] == 1 for i in chosen)
+            # A mask may be longer than what is new, by all that a cache holds, and one with four dimensions has heads second.
+            single = [leaves[i].shape[1] == 1 for i in chosen if leaves[i].ndim in (2, 3)]
+            short = any(single) if any(map(_selects, leaves)) else all(single)
             kept = [m for p, m in left.items() if _keeps_rows(first[0].get(p, []), second[0].get(p, []))]
             (self.now if short else self.shown).update(kept)
             if len(kept) == len(first[0].keys() & left.keys()):
@@ -146,7 +151,7 @@ class Trial:
     def _pass(self, module, chosen, picked, state: dict[str, Tensor] | None = None) -> tuple[dict[str, list], Any]:
         """What all are given, and the output of ``module``, for the rows ``picked`` of those that a trial is made of."""
         leaves, form = tree_flatten(self.inputs)
-        few = [_six(t)[list(picked)] if i in chosen else _apart(t) for i, t in enumerate(leaves)]
+        few = [_six(t)[list(picked)] if i in chosen else _apart(t, list(picked)) for i, t in enumerate(leaves)]
         args, kwargs = tree_unflatten(few, form)
         self.seen = {}
         try:
@@ -168,8 +173,24 @@ def _six(t: Tensor) -> Tensor:
     return torch.cat([two, two.flip(1), two.amax(1, keepdim=True).expand_as(two)])
 
 
-def _apart(value: Any) -> Any:
-    return value if isinstance(value, Tensor) else copy.deepcopy(value)  # a cache, which the pass would fill
+def _apart(value: Any, picked: list[int]) -> Any:
+    """What is not of the batch; of a cache a copy, since the pass would fill it, with the rows of the trial."""
+    if isinstance(value, Tensor):
+        return value
+    value = copy.deepcopy(value)
+    if _selects(value) and value.get_seq_length():
+        value.batch_select_indices(torch.tensor([i % 2 for i in picked]))  # the rows of ``_six``
+    return value
+
+
+def _selects(value: Any) -> bool:
+    return hasattr(value, "batch_select_indices")  # transformers' caches
+
+
+def _repeated(given: Iterable[int], rows: int) -> str:
+    """What to do where ``generate`` has made several rows of each."""
+    times = [n // rows for n in given if n > rows and n % rows == 0]
+    return f"; with num_beams or num_return_sequences name each adapter {times[0]} times, one after another" if times else ""
 
 
 def _entries(x: Any) -> tuple[torch.Size, Tensor | None]:

@@ -34,6 +34,10 @@ def adapter_rows(model: nn.Module, names: list[str | None]):
     once for each module of a model and only if the rows' adapters differ; hooks of yours see those passes, too. Layouts with the time first, experts that are
     handed some of the tokens, rows in another order and a head that the model uses without calling it are refused.
 
+    A language model may write within the block: ``generate`` keeps its rows apart, with any of its caches. Beam search and
+    ``num_return_sequences`` make several rows of one, so an adapter is named as often, one after another. If a prompt has
+    but one token, the two short passes come before every token.
+
     Factors that change within the block are not seen before the next one. The model is changed
     meanwhile, so no other thread may use it: see ``HotSwap``.
 
@@ -106,7 +110,8 @@ def _adapted_rows(module: Any, layers: list[Any]):
         out = y.reshape(len(y), -1, B.shape[1])  # [rows, tokens, out]
         h = narrow(adapted[0], x, A, scaling)
         if every and h.dtype == B.dtype == y.dtype:
-            add = out.baddbmm if torch.is_grad_enabled() else out.baddbmm_
+            grad, outer = torch.is_grad_enabled(), B.shape[2] == 1  # rank 1: a CPU adds an outer product up to seven times as fast
+            add = (out.addcmul if grad else out.addcmul_) if outer else (out.baddbmm if grad else out.baddbmm_)
             return add(h, B.transpose(1, 2)).view(y.shape)
         update = torch.bmm(h, B.transpose(1, 2)).to(y.dtype)
         return out.index_add(0, torch.tensor(rows, device=y.device), update).view(y.shape)

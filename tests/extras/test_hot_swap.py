@@ -217,9 +217,27 @@ def test_rows_are_predicted_in_a_change():
     assert torch.allclose(y, torch.stack([answer(1)[0], answer(0)[1]]), rtol=1e-4, atol=1e-2)
 
 
+def test_several_passes_are_of_one_adapter():
+    """A text takes a pass for each token; a switch that is asked for in the middle comes after the last one."""
+    model = fill(add_lora(stack(), CONFIG), 0)
+    add(model, "a", 1)
+    hot, asked = HotSwap(model), threading.Thread(target=lambda: hot.change(set_adapter, "default"))
+
+    def write(x):
+        first = model(x)
+        asked.start()
+        asked.join(0.2)  # it waits, so this is over before it
+        return first, model(x)
+
+    name, answers = hot.use(write, X)
+    asked.join()
+    assert name == "a" and all(torch.equal(y, answer(1)) and not y.requires_grad for y in answers)
+    assert hot.predict(X)[0] == "default"
+
+
 def test_what_would_wait_for_itself_is_refused():
     hot = HotSwap(add_lora(stack(), CONFIG))
-    for act in (lambda model: hot.predict(X), lambda model: hot.change(set_adapter, "default")):
+    for act in (lambda model: hot.predict(X), lambda model: hot.use(model, X), lambda model: hot.change(set_adapter, "default")):
         with pytest.raises(LoraError, match="cannot be called from within one another"):
             hot.change(act)
     with pytest.raises(LoraError, match="has no LoRA adapters"):

@@ -20,7 +20,6 @@ EXEMPT = frozenset({
     "book/14_errors.ipynb",
     "book/15_language_model.ipynb",
     "book/16_qlora.ipynb",
-    "book/17_many_adapters.ipynb",
     "book/a1_tiny_adapters.ipynb",
     "book/a2_speed.ipynb",
     "book/glossary.md",

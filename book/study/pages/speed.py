@@ -16,7 +16,8 @@ LEARNT = 0.5  # below this accuracy a run did not learn: the largest class alone
 def speed() -> str:
     """The tables of those measurements of ``study.speed`` that have a record."""
     parts = {"bench-step": step, "bench-finetune": epoch, "bench-finetune-few-rows": epoch, "bench-time-to": time_to, "bench-layers": layers}
-    parts |= {"bench-many-adapters": many_adapters, "bench-many-adapters-avx512": many_adapters, "bench-layers-gpu": layers, "gpu-memory": gpu_memory}
+    parts |= {"bench-many-adapters": many_adapters, "bench-many-adapters-avx512": many_adapters, "bench-many-voices": many_voices}
+    parts |= {"bench-layers-gpu": layers, "gpu-memory": gpu_memory}
     found = [show(records.load(name)) for name, show in parts.items() if records.exists(name)]
     return "\n\n".join([INTRODUCTION.rstrip(), *found]) if found else ""
 
@@ -129,6 +130,25 @@ def many_adapters(record: dict) -> str:
         "six linear layers of every block, no gradients; time as a ratio to one adapter's on the same batch. "
         f"Ours, one adapter a row, took {beside} of the time of PEFT's mixed batch.\n\n"
         f"{table(['pass', *found], lines)}\n\n{_made(record)}"
+    )
+
+
+def many_voices(record: dict) -> str:
+    """Six adapters of a language model that write in one batch, as ratios to one adapter for all rows."""
+    found, settings = record["result"], record["settings"]
+    tokens = settings["rows"] * settings["decoded"]
+    ours = next(row for row in found.values() if "decode_to_peft" in row)
+    lines = [
+        [name, *(f"{row[part]:.2f}" for part in ("prompt", "decode", "whole")), f"{tokens / row['decode_seconds']:.1f}"]
+        for name, row in found.items()
+    ]
+    low, high = ours["whole_quartiles"]
+    return (
+        f"### A language model that writes with an adapter a row\n\n{settings['rows']} rows of one prompt and {settings['decoded']} tokens more from SmolLM2 in float32, "
+        f"rank {settings['rank']} in every linear layer; the processor's time of each pass is the least of {settings['repeats']} turns, as a ratio to one "
+        f"adapter's. Ours, one adapter a row, took {ours['prompt_to_peft']:.2f} of the time of PEFT's mixed batch for the prompt, {ours['decode_to_peft']:.2f} for decoding and "
+        f"{ours['whole_to_peft']:.2f} for all of it. By the clock whole texts took {ours['whole_median']:.2f} [{low:.2f}, {high:.2f}] of one adapter's time.\n\n"
+        f"{table(['pass', 'prompt', 'decoding', 'both', 'tokens a second, decoding'], lines)}\n\n{_made(record)}"
     )
 
 
