@@ -20,7 +20,7 @@ from lora_from_scratch.finetune.loop import IGNORED, Batch
 from .records import RESULTS
 
 PROMPT = "Write a short message about how you feel."
-LONGEST = 32  # tokens of a text; six rows in seven are shorter
+LONGEST = 24  # tokens of a text; seven rows in ten are no longer
 FOLDER = RESULTS / "voices"
 VOICES = ("sadness", "joy", "love", "anger", "fear", "surprise")
 COPIED = 6  # words in a row that make a generated text a copy
@@ -111,7 +111,7 @@ def perplexity(measured: Iterable[tuple[float, int]]) -> float:
 
 @torch.no_grad()
 def sample(
-    model: nn.Module, tokenizer, start: list[int], count: int, *, longest: int = 28, seed: int = 0, temperature: float = 1.0
+    model: nn.Module, tokenizer, start: list[int], count: int, *, longest: int = 24, seed: int = 0, temperature: float = 1.0
 ) -> list[str]:
     """Texts drawn token by token from the model's probabilities, each to its end or to ``longest`` tokens."""
     draw, end = torch.Generator().manual_seed(seed), tokenizer.eos_token_id
