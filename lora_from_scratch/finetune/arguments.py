@@ -96,7 +96,7 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
     )
 
 
-def lora_config(args: argparse.Namespace, targets: tuple[str, ...]) -> LoraConfig:
+def lora_config(args: argparse.Namespace, targets: tuple[str, ...] | str) -> LoraConfig:
     """The adapters of a method that has any, as the arguments say."""
     return LoraConfig(args.rank, args.scaling * args.rank, targets, args.dropout, **VARIANTS[args.variant])
 

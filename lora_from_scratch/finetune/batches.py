@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from lora_from_scratch.finetune.precision import padded_to, pick_precision
 from lora_from_scratch.finetune.recipe import TrainConfig
 
 if TYPE_CHECKING:
-    from lora_from_scratch.finetune.model import TextClassifier
+    from lora_from_scratch.finetune.classifier import TextClassifier
 
 CHUNK = 50  # batches that are sorted by length together: enough to save padding, few
 # enough that a batch is still drawn at random from many rows
@@ -76,20 +76,22 @@ def collate(rows: list[tuple[list[int], int]], pad: int, multiple: int = 1) -> d
 
 def train_loader(token_ids, labels, pad: int, batch_size: int, seed: int, multiple: int = 1) -> DataLoader:
     """Batches for training, in a new random order each epoch (``LengthBuckets``), padded as ``collate`` does."""
+    return _loader(token_ids, labels, partial(collate, pad=pad, multiple=multiple), batch_size, seed)
+
+
+def _loader(token_ids, labels, batch_of: Callable[[list], dict[str, Tensor]], batch_size: int, seed: int) -> DataLoader:
     sampler = LengthBuckets([len(ids) for ids in token_ids], batch_size, seed)
     rows = list(zip(token_ids, labels, strict=True))
     # With its own generator, starting an epoch draws nothing from dropout's, and a resumed run
     # starts an epoch once more.
     own = torch.Generator()
-    padded = partial(collate, pad=pad, multiple=multiple)
-    return DataLoader(rows, batch_sampler=sampler, collate_fn=padded, generator=own)  # type: ignore[arg-type]  # a list will do
+    return DataLoader(rows, batch_sampler=sampler, collate_fn=batch_of, generator=own)  # type: ignore[arg-type]  # a list will do
 
 
 def train_batches(classifier: "TextClassifier", split: Split, config: TrainConfig) -> DataLoader:
     """The batches that ``config`` makes of ``split``, an epoch of them: see ``train_loader``."""
-    tokenizer, multiple = classifier.tokenizer, padded_to(pick_precision(config.precision))
-    ids = tokenise(tokenizer, split.texts, classifier.max_length)
-    return train_loader(ids, split.labels, tokenizer.pad_token_id, config.batch_size, config.seed, multiple)
+    batch_of = partial(classifier.training_batch, multiple=padded_to(pick_precision(config.precision)))
+    return _loader(classifier.encode(split.texts), split.labels, batch_of, config.batch_size, config.seed)
 
 
 def epochs(loader, sampler: LengthBuckets, done: int) -> Iterator[dict[str, Tensor]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.finetune.language import LANGUAGE_MODELS
 from lora_from_scratch.finetune.weights import (
     first_line,
     from_hub,
@@ -156,10 +157,13 @@ def load_encoder(name: str, dropout: float = 0.0):
 
 
 def _registered(name: str) -> Backbone:
+    if name in LANGUAGE_MODELS:
+        raise LoraError(f"{name} is a language model: expected an encoder, one of {', '.join(BACKBONES)}")
     if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, n=1)
+        known = [*BACKBONES, *LANGUAGE_MODELS]
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "or a local folder, or owner/name on the hub"
-        raise LoraError(f"{name!r} is not a backbone: expected one of {', '.join(BACKBONES)}; {hint}")
+        raise LoraError(f"{name!r} is not a backbone: expected one of {', '.join(known)}; {hint}")
     return BACKBONES[name]
 
 

@@ -7,9 +7,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from torch import Tensor
 
 from lora_from_scratch.config import LoraError
-from lora_from_scratch.finetune.batches import collate, tokenise
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.data import Split, TextData
-from lora_from_scratch.finetune.model import TextClassifier
 
 TOKENS = 2048  # of a batch of predictions at most, so that long rows need no more memory than short ones do
 
@@ -45,7 +44,7 @@ def predict_logits(classifier: TextClassifier, texts: list[str], batch_size: int
     Raises:
         LoraError: a text is empty.
     """
-    return _predict(classifier, texts, classifier.model, len(classifier.label_names), batch_size)
+    return _predict(classifier, texts, classifier.logits, len(classifier.label_names), batch_size)
 
 
 def predict_features(classifier: TextClassifier, texts: list[str], batch_size: int = 64) -> Tensor:
@@ -61,7 +60,7 @@ def _predict(classifier: TextClassifier, texts: list[str], function, width: int,
             raise LoraError(f"text {i + 1} is {text!r}, expected words")
     model, training = classifier.model, classifier.model.training
     device = next(model.parameters()).device
-    token_ids = tokenise(classifier.tokenizer, texts, classifier.max_length)
+    token_ids = classifier.encode(texts)
     # Longest first: memory peaks right away, and whatever comes later fits into it.
     order = sorted(range(len(texts)), key=lambda i: len(token_ids[i]), reverse=True)
     outputs = torch.empty(len(texts), width)
@@ -71,7 +70,7 @@ def _predict(classifier: TextClassifier, texts: list[str], function, width: int,
         while start < len(order):
             rows = order[start : start + max(1, min(batch_size, TOKENS // len(token_ids[order[start]])))]
             start += len(rows)
-            batch = collate([(token_ids[i], 0) for i in rows], classifier.tokenizer.pad_token_id)
+            batch = classifier.questions([token_ids[i] for i in rows])
             output = function(batch["input_ids"].to(device), batch["attention_mask"].to(device))
             outputs[rows] = output.float().cpu()
     finally:

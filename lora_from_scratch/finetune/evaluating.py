@@ -7,11 +7,12 @@ from pathlib import Path
 
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.errors import CONTROL
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.confusion import confusion_table
 from lora_from_scratch.finetune.data import HUB_NAME, LABEL_NAMES, SPLITS, Split, TextData, load_emotion
 from lora_from_scratch.finetune.data_arguments import reading_of
 from lora_from_scratch.finetune.evaluate import check_labels, evaluate, in_words
-from lora_from_scratch.finetune.model import TextClassifier, load_finetuned
+from lora_from_scratch.finetune.model import load_finetuned
 from lora_from_scratch.finetune.reading import Fault, Reading, counted
 from lora_from_scratch.finetune.record import read_record, reading_in
 from lora_from_scratch.finetune.seen import trained_on

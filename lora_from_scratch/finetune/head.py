@@ -6,9 +6,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from lora_from_scratch.config import LoraError
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.data import Split
 from lora_from_scratch.finetune.evaluate import predict_features
-from lora_from_scratch.finetune.model import TextClassifier
 
 
 @torch.no_grad()

@@ -1,12 +1,10 @@
-"""The classifier on top of a pre-trained encoder, and how it is saved and loaded."""
+"""Classifiers on pre-trained models: how they are made, saved and loaded."""
 
 import os
-from dataclasses import dataclass
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from lora_from_scratch.adapter_files import (
@@ -20,71 +18,23 @@ from lora_from_scratch.adapter_files import (
 )
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.quantize import quantize_linears
+from lora_from_scratch.files import read_json
+from lora_from_scratch.finetune.classifier import EncoderClassifier, TextClassifier, check_longest
 from lora_from_scratch.finetune.data import LABEL_NAMES
-from lora_from_scratch.finetune.encoders import empty_encoder, encoder_targets, load_encoder
+from lora_from_scratch.finetune.encoders import BACKBONES, empty_encoder, find_weights, load_encoder
+from lora_from_scratch.finetune.language import LANGUAGE_MODELS, is_language_model
+from lora_from_scratch.finetune.language_classifier import LanguageClassifier, load_language_classifier
 from lora_from_scratch.finetune.methods import choose_trained, uses_lora
 from lora_from_scratch.finetune.projected_head import ProjectedHead
 from lora_from_scratch.finetune.sidecar import SIDECAR, check_label_names, check_seal, read_sidecar, sealed
 from lora_from_scratch.sealed import read_tensors, serialise
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 TRAINED = "trained.safetensors"  # what trained, if the method has no adapters
 HERE = "."  # the backbone of a classifier that is saved together with it
 
 
-class EncoderClassifier(nn.Module):
-    """The network: a frozen or trained encoder, the mean of its last states, and a linear layer on top.
-
-    Tokens go in and logits come out; ``TextClassifier`` adds what it takes to go from texts to labels.
-    Shapes: ``input_ids`` and ``attention_mask`` [batch, tokens] -> logits [batch, labels].
-    The mean runs over the tokens that the mask marks with 1, so padding changes nothing.
-    """
-
-    classifier: nn.Linear | ProjectedHead
-    head_modules = ("classifier",)  # what add_lora trains by default
-
-    def __init__(self, backbone: "PreTrainedModel", num_labels: int, dropout: float = 0.0):
-        super().__init__()
-        self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(backbone.config.hidden_size, num_labels)
-        nn.init.normal_(self.classifier.weight, std=0.02)
-        nn.init.zeros_(self.classifier.bias)
-
-    def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The mean-pooled last states, [batch, width]."""
-        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
-        states = output.last_hidden_state
-        mask = rearrange(attention_mask, "batch token -> batch token 1").to(states.dtype)
-        total = reduce(states * mask, "batch token width -> batch width", "sum")
-        return total / reduce(mask, "batch token 1 -> batch 1", "sum")
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.features(input_ids, attention_mask)))
-
-
-@dataclass
-class TextClassifier:
-    """What goes from texts to labels: an ``EncoderClassifier`` with its tokenizer and its labels.
-
-    It also knows the base's name and sha256 and what trains, so that it can be saved and loaded
-    (``save_finetuned``, ``load_finetuned``). Training and LoRA act on ``.model``, the network.
-    """
-
-    model: EncoderClassifier
-    tokenizer: "PreTrainedTokenizerBase"
-    backbone: str
-    base_sha256: str
-    label_names: tuple[str, ...] = LABEL_NAMES
-    max_length: int = 64
-    method: str = "lora"
-    quantize: str | None = None  # how the encoder's linear layers are stored; None: as floats
-
-
 def build_classifier(name: str, num_labels: int = len(LABEL_NAMES)) -> EncoderClassifier:
-    """The classifier's skeleton on the meta device: shapes to count, no values, no download.
+    """The skeleton of an encoder with a head on the meta device: shapes to count, no values, no download.
 
     Raises:
         LoraError: ``name`` is not in the registry.
@@ -102,42 +52,61 @@ def load_classifier(
     base_dropout: float = 0.0,
     max_length: int = 64,
     label_names: tuple[str, ...] = LABEL_NAMES,
+    instruction: str | None = None,
 ) -> TextClassifier:
-    """A pre-trained encoder with a fresh linear head, and its tokenizer.
+    """A pre-trained encoder with a fresh linear head, or a language model that is asked for a label; and its tokenizer.
 
     Args:
-        name: ``minilm``, ``distilbert``, ``roberta``, a local folder, or a hub name.
+        name: ``minilm``, ``distilbert``, ``roberta``, ``smollm2``, a local folder, or a hub name.
         seed: of the head's initialisation.
         dropout: before the head; 0, because one pass over the rows leaves little to
             overfit.
-        base_dropout: inside the encoder; 0, because a frozen encoder has nothing to
+        base_dropout: inside the base; 0, because a frozen base has nothing to
             overfit, and measured better.
-        max_length: tokens kept of a text, its two special tokens included.
+        max_length: tokens kept of a text, an encoder's two special tokens included.
+        instruction: what a language model is told to do (``default_instruction``).
 
     Raises:
-        LoraError: see ``load_encoder``; or ``max_length`` is not an int from 3 to what the
-            encoder has positions for; or see ``check_label_names``.
+        LoraError: see ``load_encoder`` and ``load_language_classifier``; or ``max_length`` is not an int from 3 to what the
+            model has positions for; or see ``check_label_names``.
     """
     label_names = check_label_names(label_names)
+    if writes_text(name):
+        if dropout:
+            raise LoraError("dropout stands before the head, and a language model has none")
+        return load_language_classifier(
+            name, seed=seed, base_dropout=base_dropout, max_length=max_length, label_names=label_names, instruction=instruction
+        )
+    if instruction is not None:
+        raise LoraError(f"instruction is for a language model, and {name} is an encoder")
     encoder, tokenizer, sha256 = load_encoder(name, base_dropout)
     # RoBERTa has two positions more than it can use; its tokenizer knows.
-    longest = min(encoder.config.max_position_embeddings, tokenizer.model_max_length)
-    if type(max_length) is not int or not 3 <= max_length <= longest:
-        raise LoraError(f"max_length must be an int from 3 to {longest}, got {max_length!r}")
+    check_longest(max_length, min(encoder.config.max_position_embeddings, tokenizer.model_max_length))
     torch.manual_seed(seed)
     model = EncoderClassifier(encoder, len(label_names), dropout)
     return TextClassifier(model, tokenizer, name, sha256, label_names, max_length)
 
 
+def writes_text(name: str) -> bool:
+    """Whether a model is a language model: by its name, or by the config in its folder or on the hub.
+
+    Raises:
+        LoraError: see ``find_weights``.
+    """
+    if name in BACKBONES or name in LANGUAGE_MODELS:
+        return name in LANGUAGE_MODELS
+    return is_language_model(name, find_weights(name))
+
+
 def quantize_encoder(classifier: TextClassifier, kind: str) -> None:
-    """Store every linear layer of the encoder's blocks in 4 bits, in place; the head stays as it is.
+    """Store every linear layer of the base's blocks in 4 bits, in place; head and embeddings stay as they are.
 
     Raises:
         LoraError: ``kind`` is not "nf4"; see also ``quantize_linears``.
     """
     if kind != "nf4":
         raise LoraError(f"quantize is {kind!r}, expected 'nf4'")
-    quantize_linears(classifier.model.backbone, encoder_targets(classifier.model.backbone))
+    quantize_linears(classifier.base, classifier.targets())
     classifier.quantize = kind
 
 
@@ -153,6 +122,8 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
     label_names = list(check_label_names(classifier.label_names))
     if uses_lora(classifier.method):
         save_adapter(model, folder)
+        if isinstance(classifier, LanguageClassifier):
+            _name_the_base(classifier, folder / CONFIG)
         stale = [TRAINED]
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,10 +136,9 @@ def save_finetuned(classifier: TextClassifier, folder: str | os.PathLike) -> Pat
         "backbone": classifier.backbone,
         "base_sha256": classifier.base_sha256,
         "method": classifier.method,
-        "pooling": "mean",
         "label_names": label_names,
         "max_length": classifier.max_length,
-    } | ({"head_directions": model.classifier.k} if isinstance(model.classifier, ProjectedHead) else {})
+    } | {name: value for name, value in classifier.about().items() if value is not None}
     if classifier.quantize:
         sidecar["quantize"] = classifier.quantize
     write_json(folder / SIDECAR, sealed(sidecar))
@@ -199,8 +169,15 @@ def load_finetuned(folder: str | os.PathLike) -> TextClassifier:
 
 def _empty(sidecar: dict, backbone: str) -> TextClassifier:
     """The classifier that a sidecar describes, on its base, before anything that trained is in it."""
-    classifier = load_classifier(backbone, max_length=sidecar["max_length"], label_names=sidecar["label_names"])
-    if classifier.base_sha256 != sidecar["base_sha256"]:
+    classifier = load_classifier(
+        backbone, max_length=sidecar["max_length"], label_names=sidecar["label_names"], instruction=sidecar.get("instruction")
+    )
+    if "instruction" in sidecar and not isinstance(classifier, LanguageClassifier):
+        raise LoraError(f"the adapter is a language model's, and {backbone} is none")
+    if isinstance(classifier, LanguageClassifier) and classifier.backbone in LANGUAGE_MODELS and classifier.rounded != sidecar.get("rounded"):
+        trained, here = (f"rounded to {kind}" if kind else "as published" for kind in (sidecar.get("rounded"), classifier.rounded))
+        warnings.warn(f"the adapter was trained on {backbone} with weights {trained}; here they are {here}, so its answers may differ", stacklevel=3)
+    elif classifier.base_sha256 != sidecar["base_sha256"]:
         raise LoraError(
             f"the adapter was trained on a base with sha256 {sidecar['base_sha256']}, "
             f"but {classifier.backbone} has {classifier.base_sha256}"
@@ -214,11 +191,18 @@ def _empty(sidecar: dict, backbone: str) -> TextClassifier:
     return classifier
 
 
+def _name_the_base(classifier: LanguageClassifier, path: Path) -> None:
+    """Say in an adapter's config which model it is of: by that, PEFT finds the base (``AutoPeftModelForCausalLM``)."""
+    base = classifier.hub or str(Path(classifier.backbone).resolve())
+    write_json(path, read_json(path) | {"base_model_name_or_path": base, "task_type": "CAUSAL_LM"})
+
+
 def _kept(model: nn.Module) -> dict[str, Tensor]:
     """What a file without an adapter holds: all that trained, and a projected head's directions."""
     kept: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if isinstance(model.classifier, ProjectedHead):
-        kept |= {f"classifier.{name}": buffer for name, buffer in model.classifier.named_buffers()}
+    head = getattr(model, "classifier", None)
+    if isinstance(head, ProjectedHead):
+        kept |= {f"classifier.{name}": buffer for name, buffer in head.named_buffers()}
     return kept
 
 

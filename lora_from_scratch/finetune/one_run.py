@@ -13,16 +13,16 @@ from lora_from_scratch.extras.quantize import model_bytes
 from lora_from_scratch.extras.report import parameter_report
 from lora_from_scratch.files import read_json
 from lora_from_scratch.finetune.arguments import check_arguments, lora_config, train_config
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.data import TextData
 from lora_from_scratch.finetune.data_arguments import check_data_arguments, text_data
-from lora_from_scratch.finetune.encoders import encoder_targets
 from lora_from_scratch.finetune.evaluate import Metrics, evaluate, in_words
 from lora_from_scratch.finetune.failures import Collapsed, RunFailed, TrainingFailed
 from lora_from_scratch.finetune.history import History
 from lora_from_scratch.finetune.lock import locked
 from lora_from_scratch.finetune.memory import peak_memory
 from lora_from_scratch.finetune.methods import CONTROLS, choose_trained, reinitialise, uses_lora, with_random_labels
-from lora_from_scratch.finetune.model import TextClassifier, load_classifier, quantize_encoder
+from lora_from_scratch.finetune.model import load_classifier, quantize_encoder
 from lora_from_scratch.finetune.out import Out
 from lora_from_scratch.finetune.parallel import processes
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
@@ -117,15 +117,15 @@ def _prepare(args: argparse.Namespace):
         label_names=data.label_names,
     )
     if args.control == "reinit":
-        reinitialise(classifier.model.backbone, args.seed)
+        reinitialise(classifier.base, args.seed)
         classifier.base_sha256 = f"none: {CONTROLS[args.control]}, seed {args.seed}"
         print(f"CONTROL: {CONTROLS[args.control]}")
     if args.quantize:
         quantize_encoder(classifier, args.quantize)
-        print(f"Base: {model_bytes(classifier.model).per_weight:.3f} bytes for each weight of the encoder's linear layers")
+        print(f"Base: {model_bytes(classifier.model).per_weight:.3f} bytes for each weight of its linear layers")
     classifier.method, lora = args.method, None
     if uses_lora(args.method):
-        lora = lora_config(args, encoder_targets(classifier.model.backbone, args.targets))
+        lora = lora_config(args, classifier.targets(args.targets))
     if args.precision == "auto" and not torch.accelerator.is_available() and cpu_is_fast_in_bf16():
         print("This CPU multiplies in bf16: --precision bf16 is faster, most of all with --batch-size 16")
     torch.manual_seed(args.seed)

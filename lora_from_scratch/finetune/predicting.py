@@ -13,11 +13,12 @@ from typing import IO, Any
 
 from lora_from_scratch.config import LoraError, check_positive_int
 from lora_from_scratch.files import write_whole
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.data_arguments import add_table_arguments, reading_of
 from lora_from_scratch.finetune.evaluate import predict_logits
 from lora_from_scratch.finetune.failures import RunFailed
 from lora_from_scratch.finetune.formats import kind_of
-from lora_from_scratch.finetune.model import TextClassifier, load_finetuned
+from lora_from_scratch.finetune.model import load_finetuned
 from lora_from_scratch.finetune.reading import counted
 from lora_from_scratch.finetune.record import reading_in
 from lora_from_scratch.finetune.streams import bar

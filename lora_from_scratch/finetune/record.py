@@ -14,10 +14,10 @@ import torch
 from lora_from_scratch.config import LoraError
 from lora_from_scratch.extras.report import ParameterReport
 from lora_from_scratch.files import read_json
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.data import SPLITS, TextData
 from lora_from_scratch.finetune.evaluate import Metrics
 from lora_from_scratch.finetune.history import History
-from lora_from_scratch.finetune.model import TextClassifier
 from lora_from_scratch.finetune.precision import cpu_is_fast_in_bf16
 from lora_from_scratch.finetune.reading import Reading
 from lora_from_scratch.finetune.recipe import TrainConfig

@@ -15,6 +15,7 @@ LATER = {
     "train.keep": "last",
     "train.patience": None,
     "quantize": None,
+    "pooling": "mean",
 }
 GONE = {"lora.vector_size": None}  # what was a setting once, and the value at which it meant nothing
 
@@ -22,19 +23,18 @@ GONE = {"lora.vector_size": None}  # what was a setting once, and the value at w
 def run_settings(classifier, data, config) -> dict:
     """What defines a run, as plain data: a record holds it, and a checkpoint is resumed only with the same."""
     lora = injection_of(classifier.model) if is_adapted(classifier.model) else None
-    encoder = classifier.model.backbone.config
     return {
         "backbone": classifier.backbone,
         "base_sha256": classifier.base_sha256,
         "max_length": classifier.max_length,
-        "base_dropout": getattr(encoder, "hidden_dropout_prob", getattr(encoder, "dropout", 0.0)),
+        "base_dropout": _dropout(classifier.base.config),
         "method": classifier.method,
         "quantize": classifier.quantize,
         "data": {"source": data.source, "is_real": data.is_real, "fingerprint": data.fingerprint}
         | ({"validation_rows": len(data.validation)} if data.validation_of else {}),
         "lora": asdict(lora.config) | {"scaling": lora.config.scaling} if lora else None,
         "train": asdict(config),
-    }
+    } | classifier.about()
 
 
 def check_settings(path: Path, settings: dict, saved: dict) -> None:
@@ -55,6 +55,11 @@ def check_settings(path: Path, settings: dict, saved: dict) -> None:
     ]
     if faults:
         raise LoraError(f"{path} is of a run with other settings: {'; '.join(faults)}")
+
+
+def _dropout(config) -> float:
+    """What a base drops, by whichever name its config has for it."""
+    return next((getattr(config, key) for key in ("hidden_dropout_prob", "dropout", "attention_dropout") if hasattr(config, key)), 0.0)
 
 
 def _flat(tree: dict, prefix: str = ""):

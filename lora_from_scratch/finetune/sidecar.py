@@ -13,9 +13,9 @@ from lora_from_scratch.finetune.resume import CHECKPOINT
 from lora_from_scratch.sealed import sha256_of
 
 SIDECAR, RECORD = "lora_from_scratch.json", "record.json"
-NEEDED = ("backbone", "base_sha256", "pooling", "label_names", "max_length")
+NEEDED = ("backbone", "base_sha256", "label_names", "max_length")
 # What the answers depend on and nothing else would betray. The base may move: it has a sha256 of its own.
-SEALED = ("pooling", "label_names", "max_length", "method", "quantize", "head_directions")
+SEALED = ("pooling", "label_names", "max_length", "method", "quantize", "head_directions", "instruction", "rounded")
 
 
 def check_label_names(names) -> tuple[str, ...]:
@@ -54,8 +54,14 @@ def read_sidecar(folder: str | os.PathLike) -> dict:
     fields = read_json(path)
     if missing := [key for key in NEEDED if key not in fields]:
         raise LoraError(f"{path} lacks {', '.join(missing)}")
-    if fields["pooling"] != "mean":
+    if "instruction" not in fields and "pooling" not in fields:
+        raise LoraError(f"{path} lacks pooling (an encoder's) or instruction (a language model's)")
+    if fields.get("pooling", "mean") != "mean":
         raise LoraError(f"{path}: pooling is {fields['pooling']!r:.200}, expected 'mean'")
+    for name in ("instruction", "rounded"):
+        value = fields.get(name, "a word")
+        if not isinstance(value, str) or not value.strip() or len(value) > 100_000:
+            raise LoraError(f"{path}: {name} is {value!r:.200}, expected words")
     for name in ("backbone", "base_sha256"):
         value = fields[name]
         if not isinstance(value, str) or not 0 < len(value) <= 4096 or CONTROL.search(value) or "://" in value:

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.data import Split
 from lora_from_scratch.finetune.encoders import load_encoder
 from lora_from_scratch.finetune.evaluate import evaluate
-from lora_from_scratch.finetune.model import TextClassifier
 
 KEPT = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 DROPPED = (1, 8)

@@ -8,13 +8,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lora_from_scratch.finetune.batches import LengthBuckets, epochs, train_batches
+from lora_from_scratch.finetune.classifier import TextClassifier
 from lora_from_scratch.finetune.data import TextData
 from lora_from_scratch.finetune.evaluate import Metrics, check_labels, evaluate, in_words
 from lora_from_scratch.finetune.failures import Collapsed, TrainingFailed, advise
 from lora_from_scratch.finetune.head import fit_head
 from lora_from_scratch.finetune.history import History, Stopwatch
-from lora_from_scratch.finetune.loop import Loss, balanced_weights, class_scores, steps, weighted_scores
-from lora_from_scratch.finetune.model import TextClassifier
+from lora_from_scratch.finetune.loop import Loss, balanced_weights, steps
 from lora_from_scratch.finetune.parallel import accelerator_for, check_shares, gradient_checkpointing, prepare_model
 from lora_from_scratch.finetune.precision import frozen_linears_in, pick_precision
 from lora_from_scratch.finetune.progress import Progress
@@ -67,7 +67,7 @@ def finetune(
         with (
             # A base in shares stays as it is: its tensors are not whole here.
             frozen_linears_in(classifier.model, "fp32" if config.shard_base else precision),
-            gradient_checkpointing(classifier.model.backbone, config.gradient_checkpointing),
+            gradient_checkpointing(classifier.base, config.gradient_checkpointing),
         ):
             batches, loss, total = epochs(loader, sampler, run.step), run.loss(), run.step if run.ended else run.total
             for step, measured in steps(
@@ -111,9 +111,8 @@ class _Run:
 
     def loss(self) -> Loss:
         """What is minimised."""
-        if not self.config.class_weights:
-            return class_scores
-        return weighted_scores(balanced_weights(self.data.train.labels, len(self.classifier.label_names)))
+        balanced = balanced_weights(self.data.train.labels, len(self.classifier.label_names))
+        return self.classifier.loss(balanced if self.config.class_weights else None)
 
     @property
     def ended(self) -> bool:
@@ -127,7 +126,7 @@ class _Run:
         self.step, self.history = saved["step"], History(**saved["history"])
         show = self.accelerator.is_main_process
         self.progress = Progress(self.total, self.config.batch_size, show=show, done=self.step)
-        longest = self.classifier.max_length
+        longest = self.classifier.longest
         cut = sum(length == longest for length in self.sampler.lengths) / len(self.sampler.lengths)
         if cut > 0.01:
             self.progress.note(f"{cut:.1%} of the training texts reach {longest} tokens and may be cut there")

@@ -33,7 +33,7 @@ def test_the_command_line_from_training_to_a_prediction(tiny_backbone, folder, c
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["params", "--model", "minlm"], "'minlm' is not a backbone: expected one of minilm, distilbert, roberta; did you mean 'minilm'?"),
+        (["params", "--model", "minlm"], "'minlm' is not a backbone: expected one of minilm, distilbert, roberta, smollm2; did you mean 'minilm'?"),
         (["params", "--targets", "querry"], "'querry' matches nothing; did you mean 'query'"),
         (["params", "--rank", "0"], "r must be a positive int, got 0"),
         (["predict", "nowhere", "i feel"], "nowhere/lora_from_scratch.json does not exist"),
