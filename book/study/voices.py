@@ -34,8 +34,12 @@ def opening(tokenizer, prompt: str = PROMPT) -> list[int]:
 
 def answers(tokenizer, texts: Iterable[str], longest: int = LONGEST) -> list[list[int]]:
     """Each text's ids and the end of turn; texts of more than ``longest`` tokens are left out."""
-    rows = [tokenizer(text)["input_ids"] for text in texts]
-    return [[*row, tokenizer.eos_token_id] for row in rows if len(row) <= longest]
+    return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in short(tokenizer, texts, longest)]
+
+
+def short(tokenizer, texts: Iterable[str], longest: int = LONGEST) -> list[str]:
+    """The texts of at most ``longest`` tokens."""
+    return [text for text in texts if len(tokenizer(text)["input_ids"]) <= longest]
 
 
 def texts_of(split: Split, label: int, known: Iterable[str] = ()) -> list[str]:
@@ -163,5 +167,5 @@ def load_voices(names: Iterable[str] = VOICES, base: LanguageModel | None = None
 
 
 def load_judge() -> TextClassifier:
-    """MiniLM fine-tuned on the emotions with rank 1, as the README's recipe does it."""
+    """MiniLM fine-tuned on the emotions: what chapter 5 trains, for half an epoch."""
     return load_finetuned(FOLDER / "judge")
