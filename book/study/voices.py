@@ -77,10 +77,11 @@ def answer_nats(model: nn.Module, start: list[int], batch: Batch) -> Tensor:
     begun = model.model(torch.tensor([start]), use_cache=True)
     cache, ids, labels = begun.past_key_values, batch["input_ids"], batch["labels"]
     cache.batch_repeat_interleave(len(ids))
-    states = model.model(ids[:, :-1], past_key_values=cache, use_cache=True).last_hidden_state
-    first = begun.last_hidden_state[:, -1:].expand(len(ids), -1, -1)
+    states = begun.last_hidden_state[:, -1:].expand(len(ids), -1, -1)  # position i predicts token i + 1
+    if ids.shape[1] > 1:
+        states = torch.cat([states, model.model(ids[:, :-1], past_key_values=cache, use_cache=True).last_hidden_state], 1)
     counted = labels != IGNORED
-    logits = model.lm_head(torch.cat([first, states], 1)[counted])  # only where they count: a vocabulary is wide
+    logits = model.lm_head(states[counted])  # only where they count: a vocabulary is wide
     nats = torch.zeros(ids.shape)
     nats[counted] = F.cross_entropy(logits.float(), labels[counted], reduction="none")
     return nats
@@ -167,5 +168,5 @@ def load_voices(names: Iterable[str] = VOICES, base: LanguageModel | None = None
 
 
 def load_judge() -> TextClassifier:
-    """MiniLM fine-tuned on the emotions: what chapter 5 trains, for half an epoch."""
+    """MiniLM fine-tuned on the emotions: what chapter 5 trains, for a quarter of an epoch."""
     return load_finetuned(FOLDER / "judge")

@@ -6,7 +6,7 @@ Each voice is of rank 1 on every linear layer and trains for 40 steps of 16 text
 "Write a short message about how you feel."; ``all`` trains in the same way on texts of all six, and shows what the style alone
 teaches. The adapter goes to results/voices/NAME/, rounded to fp16, and the record beside it: the loss of
 48 held-out texts of each emotion under the rounded adapter, and texts that it wrote. ``base`` is the record of the model without an adapter.
-``judge`` is MiniLM, fine-tuned for half an epoch as chapter 5 does it, with rank 4.
+``judge`` is MiniLM, fine-tuned for a quarter of an epoch as chapter 5 does it, with rank 4.
 """
 
 import sys
@@ -28,7 +28,7 @@ from . import one
 LORA = {"r": 1, "alpha": 2, "target_modules": "all-linear"}
 CONFIG = TrainConfig(lr=1e-3, batch_size=16, max_steps=40, precision="fp32")
 HELD_OUT, WRITTEN, SEED = 48, 36, 0
-JUDGE = "--batch-size 16 --rank 4 --scaling 2 --lr 1e-3 --max-steps 500 --seed 0"
+JUDGE = "--batch-size 16 --rank 4 --scaling 2 --lr 1e-3 --max-steps 250 --seed 0"
 
 
 def held_out(base: LanguageModel, data: TextData) -> dict[str, list[list[int]]]:
