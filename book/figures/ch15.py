@@ -22,7 +22,7 @@ def confusions(panels: dict[str, tuple], labels, names):
 
 
 def six_by_six(ratio, rows, columns):
-    """Perplexity relative to that under the voice of all emotions, in percent: below 0 the voice knows these texts better."""
+    """Perplexity relative to the other voices' on the same texts, as ``ratio``; in percent, below 0 where a voice expects them more."""
     fig, ax = plt.subplots(figsize=(6.2, 5.8), layout="constrained")
     change = 100 * (ratio - 1)
     limit = change.abs().max().item()

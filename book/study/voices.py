@@ -3,7 +3,6 @@
 Chapters 15 and 17 use it, and ``study.runs.voices``, which makes the six voices in ``results/voices/``.
 """
 
-import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 
@@ -153,15 +152,15 @@ def plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower().replace("'", "").replace("’", "")))
 
 
-def shuffled(rows: list, seed: int = 0) -> list:
-    """The rows in an order of the seed's own."""
-    return random.Random(seed).sample(rows, len(rows))
+def kept() -> list[str]:
+    """The voices that have their record, in the order of the emotions."""
+    return [name for name in VOICES if (FOLDER / f"{name}.json").exists()]
 
 
-def load_voices(names: Iterable[str] = VOICES, base: LanguageModel | None = None) -> LanguageModel:
-    """The language model with a voice for each name, the last one active; base is loaded unless it's given."""
+def load_voices(names: Iterable[str] | None = None, base: LanguageModel | None = None) -> LanguageModel:
+    """The language model with a voice for each name, the last one active; without names all that are kept, and without a base SmolLM2."""
     base = base or load_language_model("smollm2")
-    for name in names:
+    for name in kept() if names is None else names:
         load_adapter(base.model, FOLDER / name, name)
     base.model.eval()
     return base

@@ -3,8 +3,7 @@
 python -m book.study.runs.voices             about half an hour of one slow CPU thread
 
 Each voice is of rank 1 on every linear layer and trains for 40 steps of 16 texts of its emotion, as answers to
-"Write a short message about how you feel."; ``all`` trains in the same way on texts of all six, and shows what the style alone
-teaches. The adapter goes to results/voices/NAME/, rounded to fp16, and the record beside it: the loss of
+"Write a short message about how you feel." The adapter goes to results/voices/NAME/, rounded to fp16, and the record beside it: the loss of
 48 held-out texts of each emotion under the rounded adapter, and texts that it wrote. ``base`` is the record of the model without an adapter.
 ``judge`` is MiniLM, fine-tuned for a quarter of an epoch as chapter 5 does it, with rank 4.
 """
@@ -41,15 +40,9 @@ def held_out(base: LanguageModel, data: TextData) -> dict[str, list[list[int]]]:
 
 
 def training_rows(name: str, base: LanguageModel, data: TextData) -> list[list[int]]:
-    """The texts of an emotion in train that aren't in validation; for ``all`` equally many of each."""
-    rows = {
-        emotion: voices.answers(base.tokenizer, voices.texts_of(data.train, label, known=data.validation.texts))
-        for label, emotion in enumerate(data.label_names)
-    }
-    if name != "all":
-        return rows[name]
-    fewest = min(map(len, rows.values()))
-    return [row for some in rows.values() for row in voices.shuffled(some)[:fewest]]
+    """The texts of an emotion in train that aren't in validation."""
+    texts = voices.texts_of(data.train, data.label_names.index(name), known=data.validation.texts)
+    return voices.answers(base.tokenizer, texts)
 
 
 def measure(base: LanguageModel, start: list[int], data: TextData) -> dict:
@@ -98,8 +91,7 @@ def make_voice(name: str) -> dict:
     rows = training_rows(name, base, data)
     losses = train(base, start, voices.batches(rows, CONFIG.batch_size, SEED), SEED)
     round_trained(base.model, torch.float16)  # half the bytes; what is measured is what is kept
-    if name in voices.VOICES:
-        save_adapter(base.model, voices.FOLDER / name)
+    save_adapter(base.model, voices.FOLDER / name)
     round_trained(base.model, torch.float32)
     made = {"lora": LORA, "steps": CONFIG.max_steps, "batch_size": CONFIG.batch_size, "lr": CONFIG.lr, "seed": SEED, "rows": len(rows)}
     return identity(base) | made | {"losses": losses} | measure(base, start, data)
@@ -116,7 +108,7 @@ def make_judge() -> dict:
 
 
 def runs() -> dict[str, one.Run]:
-    makers = {"base": make_base} | {name: partial(make_voice, name) for name in (*voices.VOICES, "all")} | {"judge": make_judge}
+    makers = {"base": make_base} | {name: partial(make_voice, name) for name in voices.VOICES} | {"judge": make_judge}
     return {name: one.Run(voices.FOLDER / f"{name}.json", make) for name, make in makers.items()}
 
 
