@@ -72,11 +72,11 @@ def test_a_sample_depends_on_its_seed_alone_and_stops_at_the_end_of_turn(tiny_de
     assert voices.sample(base.model, base.tokenizer, start, 3, longest=6) == ["", "", ""]
 
 
-def test_copies_are_found_whole_or_cut_short_and_in_any_spelling():
+def test_copies_are_found_whole_or_in_part_and_in_any_spelling():
     data = [Split(["i dont feel like a stranger in this town any more", "im glad"], [0, 1])]
-    texts = ["I don't feel like a stranger in this town any more.", "i dont feel like a stranger", "I'm glad!", "im glad to be here"]
-    assert voices.copies(texts, data) == [True, True, True, False]
-    assert voices.copies(["i dont feel like a friend"], data) == [False]
+    copied = ["I don't feel like a stranger in this town any more.", "so I don't feel like a stranger in this village", "I'm glad!"]
+    assert voices.copies(copied, data) == [True, True, True]
+    assert voices.copies(["i dont feel like a friend in this town", "im glad to be here"], data) == [False, False]
 
 
 def test_batches_hold_every_row_once_an_epoch():
