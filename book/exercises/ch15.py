@@ -6,7 +6,86 @@ import torch
 import torch.nn.functional as F
 
 from exercises.judge import compare, expect, judged, number, run, tensor, whole
-from study.grammar import label_by_rules
+
+
+@judged
+def score(function):
+    torch.manual_seed(1)
+    for length, names in ((4, [[3, 8, 1], [5, 1]]), (7, [[2, 6, 6, 9], [4]])):
+        for name in names:
+            prompt = torch.randint(11, (length,))
+            ids = torch.cat([prompt, torch.tensor(name)])
+            logits = 2 * torch.randn(len(ids), 11)
+            logp, n = logits.log_softmax(-1), len(name)
+            each = logp[length - 1 : -1].gather(1, ids[length:, None])[:, 0]
+            unshifted = logp[length:].gather(1, ids[length:, None])[:, 0]
+            before = torch.cat([torch.zeros(1), logp[:-1].gather(1, ids[1:, None])[:, 0]])
+            mine = number(run(function, logits.clone(), ids.clone(), length), "the score")
+            compare(mine, each.sum(), {
+                "the logits at position i are for token i + 1: shift": unshifted.sum(),
+                "a prompt has no score: begin where the answer starts": before.sum(),
+                "the first token of the answer is missing: the prompt's last position predicts it": each[1:].sum(),
+                "only the first token of the answer is counted": each[0],
+                "that's the mean over tokens; a probability is a product, so its logarithm is a sum": each.mean(),
+                "that's the probability; take its logarithm": each.sum().exp(),
+                "logits are no log-probabilities yet: subtract their logsumexp": logits[length - 1 : -1].gather(1, ids[length:, None]).sum(),
+                "that's the loss; a score has the other sign": -each.sum(),
+            }, f"for an answer of {n} token{'s' * (n > 1)} you find {mine:.4g}, expected {each.sum():.4g}")  # fmt: skip
+    return "for answers of one, two, three and four tokens"
+
+
+@judged
+def labels(function):
+    for prompts, answers in (([[5, 6, 7], [8]], [[1, 2], [3, 4, 2]]), ([[9, 9], [5, 5, 5, 5], [0, 6]], [[2], [7, 2], [0, 0, 2]])):
+        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        right, lengths = torch.full_like(ids, -100), [len(prompt) for prompt in prompts]
+        real = torch.zeros_like(ids, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            real[i, : len(row)] = True
+            right[i, lengths[i] : len(row)] = torch.tensor(answers[i])
+        mine = run(function, ids.clone(), list(lengths), [len(row) for row in rows])
+        mine = tensor(mine, ids.shape, advice="a label for every token")
+        everything = torch.where(real, ids, -100)
+        unended = right.clone()
+        for i, row in enumerate(rows):
+            unended[i, len(row) - 1] = -100
+        shifted = torch.cat([right[:, 1:], torch.full((len(rows), 1), -100)], 1)
+        onward = torch.where(torch.arange(width) >= torch.tensor(lengths)[:, None], ids, -100)
+        compare(mine, right, {
+            "padding is counted after the shorter answers": onward,
+            "the prompts are counted, too: give them -100": everything,
+            "all is counted, padding as well": ids,
+            "nothing counts: every label is -100": torch.full_like(ids, -100),
+            "the end of turn is missing: then the model never learns to stop": unended,
+            "don't shift here: the loss does that": shifted,
+            "it's the other way round: the answer counts, the prompt doesn't": torch.where(real & (right == -100), ids, -100),
+            "0 is a token; what doesn't count is -100": torch.where(right == -100, 0, right),
+        }, f"for prompts of {lengths} tokens you return {mine.long().tolist()}, expected {right.tolist()}", rtol=0, atol=0)  # fmt: skip
+    return "the answers and their end count, prompts and padding don't"
+
+
+@judged
+def count(function):
+    for r in (8, 1, 3):
+        mine, k = whole(run(function, r), "the count"), 30 * r
+        attention, mlp = 2 * (576 + 576) + 2 * (576 + 192), 3 * (576 + 1536)
+        compare(mine, k * (attention + mlp), {
+            "the key and value layers have 192 outputs, not 576": k * (4 * (576 + 576) + mlp),
+            "the feed-forward part has three layers: gate, up and down": k * (attention + 2 * (576 + 1536)),
+            "the feed-forward part is missing": k * attention,
+            "attention is missing": k * mlp,
+            "attention has four layers: query, key, value and output": k * (attention - (576 + 576) + mlp),
+            "that's one block only": r * (attention + mlp),
+            "that's for rank 1": 30 * (attention + mlp),
+            "those are the weights themselves; A and B have r (in + out) parameters": 30 * (2 * 576**2 + 2 * 576 * 192 + 3 * 576 * 1536),
+            "A and B have r (in + out) parameters, not r in out": k * (2 * 576**2 + 2 * 576 * 192 + 3 * 576 * 1536),
+            "only A is counted; B has out times r parameters": k * (4 * 576 + 2 * 576 + 1536),
+            "only B is counted; A has r times in parameters": k * (2 * 576 + 2 * 192 + 2 * 1536 + 576),
+        }, f"for rank {r} you find {mine:,}, expected {k * (attention + mlp):,}", rtol=0, atol=0)  # fmt: skip
+    return "2,442,240 for rank 8, and 305,280 for a voice of rank 1"
 
 
 @judged
@@ -37,68 +116,10 @@ def perplexity(function):
 
 
 @judged
-def count(function):
-    for width, blocks, r in ((128, 2, 4), (768, 12, 8), (10, 1, 1)):
-        mine, k = whole(run(function, width, blocks, r), "the count"), width * r * blocks
-        compare(mine, 16 * k, {
-            "2 r width are missing in every block: has c_attn three outputs, and did attention's c_proj count?": 14 * k,
-            "two modules of a block are called c_proj; the MLP's is missing": 11 * k,
-            "that's one block only": 16 * k / blocks,
-            "that's for rank 1": 16 * k / r,
-            "that counts the weights themselves; A and B have r (in + out) parameters": 12 * width**2 * blocks,
-            "A and B have r (in + out) parameters, not r in out": 12 * width**2 * blocks * r,
-            "the MLP is four times as wide as the model": 10 * k,
-            "only A is counted; B has out times r parameters": 7 * k,
-            "only B is counted; A has r times in parameters": 9 * k,
-        }, f"for {(width, blocks, r)} you find {mine:,}, expected {16 * k:,}", rtol=0, atol=0)  # fmt: skip
-    return "for this model, for the smallest GPT-2, and for a tiny one"
-
-
-@judged
-def floor(function):
-    torch.manual_seed(3)
-    for V, d in ((50, 16), (200, 8)):
-        E, counts = 0.1 * (torch.randn(V, d) * torch.rand(V, 1) + 0.3), torch.randint(1, 90, (V,))
-        share, length, root, top = counts / counts.sum(), (E - E.mean(0)).norm(dim=1), d**0.5, math.log(V)
-        reach = (share * length).sum()
-        mine, right = number(run(function, E.clone(), counts.clone()), "the floor"), top - root * reach
-        compare(mine, right, {
-            "weight each token by how often it occurs": top - root * length.mean(),
-            "divide the counts by their sum": top - root * (counts * length).sum(),
-            "subtract the mean embedding first": top - root * (share * E.norm(dim=1)).sum(),
-            "h has length sqrt(d), which is missing": top - reach,
-            "it's sqrt(d), not d": top - d * reach,
-            "it's sqrt(d), not sqrt(V)": top - V**0.5 * reach,
-            "ln V is missing": -root * reach,
-            "the logits can lower the loss, so it's minus": top + root * reach,
-            "take the natural logarithm": math.log2(V) - root * reach,
-            "the mean embedding is the plain mean: it comes from ln V, where all tokens count alike":
-                top - root * (share * (E - share @ E).norm(dim=1)).sum(),
-        }, f"you find {mine:.3f}, expected {right:.3f}", rtol=0, atol=1e-4)  # fmt: skip
-    return "for two embedding matrices"
-
-
-@judged
-def fool(sentences, classifier):
-    expect(isinstance(sentences, (list, tuple)) and all(isinstance(s, str) and s.strip() for s in sentences),
-           "a list of sentences is expected")  # fmt: skip
-    expect(len(set(sentences)) >= 3, f"{len(set(sentences))} of 3 different sentences")
-    rules = [label_by_rules(s) for s in sentences]
-    for sentence, rule, guess in zip(sentences, rules, classifier.predict(list(sentences)), strict=True):
-        expect(guess == "joy", f"the classifier calls {sentence!r} {guess}")
-        expect(rule != "joy", f"{sentence!r} is joy by the rules, too")
-    expect(None in rules, "all are proper grammar; write some nonsense, too")
-    near = any(s != s.lower() or "." in s for s in sentences)
-    expect(any(rules), "none is proper grammar: take a sentence such as 'i am more sad than happy today', and other words"
-                       + near * "; mind that a sentence has no capitals and no full stop")  # fmt: skip
-    return "nonsense, and a sentence of another emotion, both sold as joy"
-
-
-@judged
 def coin(function):
     cases = [(torch.tensor([15.0, 20.0, 14.5]), torch.tensor([17.0, 16.0, 14.5]), w) for w in (0.5, 0.2)]
     for a, b, w in (*cases, (torch.tensor([300.0, 900.0]), torch.tensor([310.0, 890.0]), 0.5)):
-        mine = tensor(run(function, a.clone(), b.clone(), w), a.shape, advice="a loss for each sentence").detach()
+        mine = tensor(run(function, a.clone(), b.clone(), w), a.shape, advice="a loss for each text").detach()
         expect(torch.isfinite(mine).all(),
                "exp(-900) is 0 in floats; stay with logarithms: torch.logaddexp or logsumexp")  # fmt: skip
         ours, theirs = math.log(w), math.log(1 - w)

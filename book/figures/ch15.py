@@ -1,33 +1,41 @@
-"""Chapter 15's long figures: what each adapter gains and loses, and what mixing two does."""
+"""Chapter 15's figures: which label each message got, and what each voice makes of the others' texts."""
 
-from figures.style import BLUE, ORANGE, plt
+import torch
+
+from figures.style import plt
 
 
-def gains(change, rows, columns):
-    """Each adapter's change of perplexity by emotion, in percent; a line sets the last row, the control, apart."""
-    fig, ax = plt.subplots(figsize=(6.6, 6.2), layout="constrained")
+def confusions(panels: dict[str, tuple], labels, names):
+    """For each panel's predictions [rows] against ``labels``: how many of each true emotion were called what."""
+    fig, axes = plt.subplots(len(panels), 1, figsize=(4.9, 4.3 * len(panels)), sharex=True, layout="constrained")
+    for ax, (title, predicted) in zip(axes, panels.items(), strict=True):
+        counts = torch.zeros(len(names), len(names), dtype=torch.long)
+        counts.index_put_((torch.as_tensor(labels), torch.as_tensor(predicted)), torch.tensor(1), accumulate=True)
+        ax.imshow(counts, cmap="Blues", vmin=0, vmax=counts.sum(1).max())
+        _numbers(ax, counts.tolist(), lambda n: str(n) if n else "", dark=lambda n: n > 6)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        ax.set_title(title, fontsize=14)
+        ax.set_ylabel("the writer feels")
+    axes[-1].set_xlabel("the model answers")
+    return fig
+
+
+def six_by_six(ratio, rows, columns):
+    """Perplexity relative to the other voices' on the same texts, as ``ratio``; in percent, below 0 where a voice expects them more."""
+    fig, ax = plt.subplots(figsize=(6.2, 5.8), layout="constrained")
+    change = 100 * (ratio - 1)
     limit = change.abs().max().item()
     ax.imshow(change, cmap="PuOr_r", vmin=-limit, vmax=limit)
-    for i, line in enumerate(change.tolist()):
-        for j, value in enumerate(line):
-            text = f"{round(value):+d}".replace("-", "−").replace("+0", "0")
-            ax.text(j, i, text, ha="center", va="center", fontsize=14, color="white" if abs(value) > 0.6 * limit else "black")
+    _numbers(ax, change.tolist(), lambda v: f"{round(v):+d}".replace("-", "−").replace("+0", "0"), dark=lambda v: abs(v) > 0.6 * limit)
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     ax.set_yticks(range(len(rows)), rows)
-    ax.axhline(len(rows) - 1.5, color="black", lw=2)
     ax.spines[:].set_visible(True)
-    ax.set(xlabel="held-out sentences", ylabel="adapter")
+    ax.set(xlabel="held-out texts", ylabel="voice")
     return fig
 
 
-def mixing(mixes, means: dict[str, list], shares):
-    """Above, the loss on either emotion against the first one's weight; below, the shares of what is written."""
-    fig, axes = plt.subplots(2, 1, figsize=(6.2, 7.2), sharex=True, layout="constrained")
-    for i, ((label, losses), colour, marker) in enumerate(zip(means.items(), (ORANGE, BLUE), "os", strict=True)):
-        axes[0].plot(mixes, losses, marker + "-", color=colour, ms=8, lw=2.5, label=label)
-        axes[0].plot((0, 1), (losses[0], losses[-1]), ":", color=colour, lw=1.5)
-        axes[1].plot(mixes, [s[i] for s in shares], marker + "-", color=colour, ms=8, lw=2.5)
-    axes[0].set(ylabel="nats a sentence")
-    axes[0].legend(frameon=False, title="held-out", title_fontsize=13, fontsize=13)
-    axes[1].set(xlabel=f"w: the {next(iter(means))} adapter's weight", ylabel="% of sentences\nin a rule", ylim=(0, None))
-    return fig
+def _numbers(ax, values, write, dark):
+    for i, line in enumerate(values):
+        for j, value in enumerate(line):
+            ax.text(j, i, write(value), ha="center", va="center", fontsize=14, color="white" if dark(value) else "black")

@@ -47,71 +47,87 @@ def test_perplexity():
     })  # fmt: skip
 
 
-def count(width, blocks, r):
-    return 16 * width * blocks * r
+SHAPES = 2 * [(576, 576)] + 2 * [(576, 192)] + 2 * [(576, 1536)] + [(1536, 576)]
+
+
+def count(r, shapes=SHAPES, blocks=30, size=lambda n_in, n_out: n_in + n_out):
+    return blocks * r * sum(size(*shape) for shape in shapes)
 
 
 def test_count():
     assert "nothing returns None" in told(ch15.count, nothing)
     accepts(ch15.count, count)
     tells_apart(ch15.count, {
-        "has c_attn three outputs": (lambda w, n, r: 14 * w * n * r,),
-        "the MLP's is missing": (lambda w, n, r: 11 * w * n * r,),
-        "one block only": (lambda w, n, r: 16 * w * r,),
-        "that's for rank 1": (lambda w, n, r: 16 * w * n,),
-        "the weights themselves": (lambda w, n, r: 12 * w * w * n,),
-        "not r in out": (lambda w, n, r: 12 * w * w * n * r,),
-        "four times as wide": (lambda w, n, r: 10 * w * n * r,),
-        "only A is counted": (lambda w, n, r: 7 * w * n * r,),
-        "only B is counted": (lambda w, n, r: 9 * w * n * r,),
-        "you find 3, expected 16,384": (lambda w, n, r: 3,),
-        "not a whole number": (lambda w, n, r: 0.5,),
+        "192 outputs": (lambda r: count(r, 4 * [(576, 576)] + SHAPES[4:]),),
+        "three layers": (lambda r: count(r, SHAPES[:-1]),),
+        "feed-forward part is missing": (lambda r: count(r, SHAPES[:4]),),
+        "attention is missing": (lambda r: count(r, SHAPES[4:]),),
+        "four layers": (lambda r: count(r, SHAPES[1:]),),
+        "one block only": (lambda r: count(r, blocks=1),),
+        "that's for rank 1": (lambda r: count(1),),
+        "the weights themselves": (lambda r: count(1, size=lambda a, b: a * b),),
+        "not r in out": (lambda r: count(r, size=lambda a, b: a * b),),
+        "only A is counted": (lambda r: count(r, size=lambda a, b: a),),
+        "only B is counted": (lambda r: count(r, size=lambda a, b: b),),
+        "you find 3, expected 2,442,240": (lambda r: 3,),
+        "not a whole number": (lambda r: 0.5,),
     })  # fmt: skip
 
 
-def floor(E, counts, *, d=None, top=None, sign=-1, share=None, length=None):
-    share = counts / counts.sum() if share is None else share
-    length = (E - E.mean(0)).norm(dim=1) if length is None else length
-    return (math.log(len(E)) if top is None else top) + sign * (E.shape[1] if d is None else d) ** 0.5 * (share * length).sum()
+def of_answer(logits, ids, start, shift=1):
+    return logits.log_softmax(-1)[start - shift : len(ids) - shift].gather(1, ids[start:, None])[:, 0]
 
 
-def test_floor():
-    assert "nothing returns None" in told(ch15.floor, nothing)
-    accepts(ch15.floor, floor)
-    tells_apart(ch15.floor, {
-        "how often it occurs": (lambda E, n: floor(E, torch.ones(len(E))),),
-        "divide the counts": (lambda E, n: floor(E, n, share=n),),
-        "subtract the mean embedding": (lambda E, n: floor(E, n, length=E.norm(dim=1)),),
-        "which is missing": (lambda E, n: floor(E, n, d=1),),
-        "not d": (lambda E, n: floor(E, n, d=E.shape[1] ** 2),),
-        "not sqrt(V)": (lambda E, n: floor(E, n, d=len(E)),),
-        "ln V is missing": (lambda E, n: floor(E, n, top=0),),
-        "it's minus": (lambda E, n: floor(E, n, sign=1),),
-        "natural logarithm": (lambda E, n: floor(E, n, top=math.log2(len(E))),),
-        "the plain mean": (lambda E, n: floor(E, n, length=(E - (n / n.sum()) @ E).norm(dim=1)),),
-        "you find 0.000": (lambda E, n: 0.0,),
+def test_score():
+    def raw(logits, ids, start):
+        return logits[start - 1 : -1].gather(1, ids[start:, None]).sum()
+
+    def all_of_it(logits, ids, start):
+        return of_answer(logits, ids, 1).sum()
+
+    assert "nothing returns None" in told(ch15.score, nothing)
+    accepts(ch15.score, lambda *given: of_answer(*given).sum())
+    tells_apart(ch15.score, {
+        "token i + 1": (lambda *given: of_answer(*given, shift=0).sum(),),
+        "a prompt has no score": (all_of_it,),
+        "the prompt's last position": (lambda *given: of_answer(*given)[1:].sum(),),
+        "only the first token": (lambda *given: of_answer(*given)[0],),
+        "mean over tokens": (lambda *given: of_answer(*given).mean(),),
+        "take its logarithm": (lambda *given: of_answer(*given).sum().exp(),),
+        "logsumexp": (raw,),
+        "the other sign": (lambda *given: -of_answer(*given).sum(),),
+        "you find 1, expected": (lambda *given: 1.0,),
+        "not a number": (lambda *given: of_answer(*given),),
     })  # fmt: skip
 
 
-class ByWord:
-    """Joy if a word of it is in the sentence: what a bag of words might do."""
+def answers_only(ids, starts, ends, fill=-100):
+    made = torch.full_like(ids, fill)
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        made[i, start:end] = ids[i, start:end]
+    return made
 
-    def predict(self, sentences):
-        return ["joy" if {"happy", "glad", "overjoyed"} & set(s.split()) else "anger" for s in sentences]
 
+def test_labels():
+    def onward(ids, starts, ends):
+        return answers_only(ids, starts, [ids.shape[1]] * len(ends))
 
-def test_fool():
-    other, nonsense, joyful = "i am more unhappy than overjoyed today", ["happy happy happy", "glad glad glad"], "i am more happy than sad today"
-    assert "0 of 3 different sentences" in told(ch15.fool, [], ByWord())
-    accepts(ch15.fool, [*nonsense, other], ByWord())
-    tells_apart(ch15.fool, {
-        "a list of sentences": ("happy", ByWord()),
-        "2 of 3": ([*nonsense, nonsense[0]], ByWord()),
-        "calls 'table' anger": ([*nonsense, "table"], ByWord()),
-        "is joy by the rules, too": ([*nonsense, joyful], ByWord()),
-        "write some nonsense": ([other, other.replace("overjoyed", "happy"), other.replace("overjoyed", "glad")], ByWord()),
-        "and other words": ([*nonsense, "happy glad"], ByWord()),
-        "no full stop": ([*nonsense, other.replace("i am", "I am")], ByWord()),
+    def shifted(*given):
+        return torch.cat([answers_only(*given)[:, 1:], torch.full((len(given[1]), 1), -100)], 1)
+
+    assert "nothing returns None" in told(ch15.labels, nothing)
+    accepts(ch15.labels, answers_only)
+    tells_apart(ch15.labels, {
+        "padding is counted after": (onward,),
+        "the prompts are counted": (lambda ids, starts, ends: answers_only(ids, [0] * len(starts), ends),),
+        "padding as well": (lambda ids, starts, ends: ids,),
+        "nothing counts": (lambda ids, starts, ends: torch.full_like(ids, -100),),
+        "learns to stop": (lambda ids, starts, ends: answers_only(ids, starts, [end - 1 for end in ends]),),
+        "don't shift": (shifted,),
+        "the other way round": (lambda ids, starts, ends: answers_only(ids, [0] * len(starts), starts),),
+        "0 is a token": (lambda *given: answers_only(*given, fill=0),),
+        "a label for every token": (lambda ids, starts, ends: ids[0],),
+        "you return": (lambda ids, starts, ends: ids + 1,),
     })  # fmt: skip
 
 
@@ -131,11 +147,11 @@ def test_coin():
         "the better of the two": (lambda a, b, w: torch.minimum(a, b),),
         "one over a probability": (lambda a, b, w: torch.logaddexp(math.log(w) + a, math.log(1 - w) + b),),
         "stay with logarithms": (lambda a, b, w: -(w * (-a).exp() + (1 - w) * (-b).exp()).log(),),
-        "a loss for each sentence": (lambda a, b, w: coin(a, b, w).mean(),),
+        "a loss for each text": (lambda a, b, w: coin(a, b, w).mean(),),
         "for w = 0.5 you find": (lambda a, b, w: a,),
     })  # fmt: skip
 
 
-@pytest.mark.parametrize("check", [ch15.perplexity, ch15.count, ch15.floor, ch15.coin])
+@pytest.mark.parametrize("check", [ch15.score, ch15.labels, ch15.count, ch15.perplexity, ch15.coin])
 def test_a_function_that_stops_is_told_so(check):
     assert "stops with TypeError" in told(check, lambda: None)
