@@ -10,7 +10,8 @@ from lora_from_scratch.finetune.record import commit, environment
 from study import records
 from tests.study.made_up import run
 
-RECORDS = sorted(p for p in records.RESULTS.rglob("*.json") if p.name != "rows.json")  # facts, no run
+NO_RUN = {"rows.json", "adapter_config.json", "lora_from_scratch.json"}  # facts, and the files of adapters that are kept
+RECORDS = sorted(p for p in records.RESULTS.rglob("*.json") if p.name not in NO_RUN)
 MADE_BY = (  # the second line: what the first edition called them; book/making.md maps them
     "python -m lora_from_scratch finetune", "python -m book.study.",
     "python -m scripts.", "python -m benchmarks.",
