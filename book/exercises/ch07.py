@@ -119,8 +119,8 @@ def diagnoses(found):
     }  # fmt: skip
     wrong = [number for number, said in found.items() if said != _ANSWERS[number]]
     for number in wrong:
-        isnt = "isn't healthy" if found[number] == "healthy" else f"doesn't have {found[number]!r}"
-        expect(False, f"{5 - len(wrong)} of 5 are right; patient {number} {isnt}: {hints[_ANSWERS[number]]}")
+        said = "isn't healthy" if found[number] == "healthy" else f"doesn't have {found[number]!r}"
+        expect(False, f"{5 - len(wrong)} of 5 are right; patient {number} {said}: {hints[_ANSWERS[number]]}")
     return "all five, from what moved and how far"
 
 
