@@ -44,7 +44,7 @@ def interval(ax, x, found, *, scale: float = 100, horizontal: bool = False, colo
 
 
 def table(head: list[str], rows: list[list]) -> HTML:
-    """A table for the page; what is no string is aligned to the right."""
+    """A table for the page; what is no string is aligned to the right. It can be focused, since on a phone it may scroll."""
 
     def cell(kind: str, value) -> str:
         side = "left" if isinstance(value, str) else "right"
@@ -52,4 +52,4 @@ def table(head: list[str], rows: list[list]) -> HTML:
 
     lines = ["<tr>" + "".join(cell("th", name) for name in head) + "</tr>"]
     lines += ["<tr>" + "".join(cell("td", value) for value in row) + "</tr>" for row in rows]
-    return HTML("<table>" + "".join(lines) + "</table>")
+    return HTML('<table tabindex="0">' + "".join(lines) + "</table>")

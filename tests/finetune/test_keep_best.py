@@ -60,7 +60,7 @@ def test_the_last_epoch_is_kept_unless_told_otherwise(classifier, data, monkeypa
 
 def test_after_a_failure_the_best_epoch_is_what_is_left(classifier, data, monkeypatch):
     after = scored(monkeypatch, [0.5, 0.2])
-    monkeypatch.setattr(train, "class_scores", breaking(40))
+    monkeypatch.setattr("lora_from_scratch.finetune.classifier.class_scores", breaking(40))
     with pytest.raises(TrainingFailed, match="nan") as caught:
         finetune(classifier, data, TrainConfig(**CONFIG, epochs=3, keep="best"))
     assert caught.value.history.good_epoch == 1 and holds(classifier, after[0])

@@ -45,7 +45,7 @@ def test_a_run_that_becomes_nan_fails_with_its_last_good_epoch_and_its_record(ti
     words = ["finetune", "--model", tiny_backbone, "--data", str(folder), "--precision", "fp32", "--epochs", "2",
              "--out", str(folder / "run")]  # fmt: skip
     for after, kept in ((80, "Saved as of epoch 1"), (0, "What was measured until then")):
-        monkeypatch.setattr(train, "class_scores", breaking(after))
+        monkeypatch.setattr("lora_from_scratch.finetune.classifier.class_scores", breaking(after))
         assert main([*words, "--overwrite"]) == 1
         error = capsys.readouterr().err
         assert "the loss became nan" in error and kept in error and "lower learning rate" in error

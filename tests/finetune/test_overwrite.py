@@ -6,7 +6,7 @@ import os
 import pytest
 
 from lora_from_scratch.__main__ import main
-from lora_from_scratch.finetune import load_finetuned, loop, train
+from lora_from_scratch.finetune import load_finetuned, loop
 from lora_from_scratch.finetune.evaluate import evaluate
 from lora_from_scratch.finetune.resume import CHECKPOINT
 from tests.finetune.breaking import breaking
@@ -48,7 +48,7 @@ def test_another_method_leaves_nothing_of_the_earlier_one(words, earlier, tmp_pa
 @pytest.mark.parametrize("steps", [0, 20])
 def test_a_run_that_fails_leaves_it(steps, words, earlier, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    monkeypatch.setattr(train, "class_scores", breaking(steps))
+    monkeypatch.setattr("lora_from_scratch.finetune.classifier.class_scores", breaking(steps))
     assert main([*words, "--epochs", "2", "--overwrite"]) == 1
     assert f"until then: {out / 'failed' / 'record.json'}" in capsys.readouterr().err
     assert kept(out, earlier)
@@ -113,6 +113,6 @@ def test_an_adapter_that_has_no_record_is_kept_as_well(words, earlier, tmp_path,
     out = tmp_path / "run"
     (out / "record.json").unlink()
     del earlier["record.json"]
-    monkeypatch.setattr(train, "class_scores", breaking(0))
+    monkeypatch.setattr("lora_from_scratch.finetune.classifier.class_scores", breaking(0))
     assert main([*words, "--overwrite"]) == 1
     assert kept(out, earlier)
