@@ -17,10 +17,11 @@ from functools import partial
 from lora_from_scratch.finetune import evaluate, load_classifier
 
 from .. import records
+from ..language import FOLDER
 from . import one, sweep
 from .plan import best_rate
 
-FOLDER, MODEL = "language/smollm2", "smollm2"
+MODEL = "smollm2"
 COMMON = "--batch-size 16 --precision bf16"
 # How each method is called, the rates it may choose from, and the seeds of its runs of an epoch: three where one takes over half an hour.
 TUNED = {
