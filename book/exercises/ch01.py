@@ -31,37 +31,6 @@ def power(largest_piece):
 
 
 @judged
-def truncate(best):
-    torch.manual_seed(6)
-    for shape in ((12, 9), (9, 12), (10, 10)):
-        W = torch.randn(shape).double()
-        U, S, V = torch.linalg.svd(W, full_matrices=False)
-        first = [torch.zeros(shape), *(U[:, :k] * S[:k] @ V[:k] for k in range(1, len(S) + 1)), W]  # by their count
-        for k in (1, 3, 9):
-            where = f"for W {list(shape)} and k = {k}"
-            mine = run(best, W.clone(), k, advice="full_matrices=False gives shapes that fit; V comes transposed")
-            expect(not isinstance(mine, (tuple, list)), "return one matrix, the sum of the pieces, not its factors")
-            mine = tensor(mine, shape, f"{where} your answer").detach()
-            error, tail = (W - mine).square().sum(), S[k:].square().sum()
-            compare(mine, first[k], {
-                "the singular values are missing": U[:, :k] @ V[:k],
-                "the singular values are in twice": U[:, :k] * S[:k].square() @ V[:k],
-                "these are the smallest pieces; svd sorts the largest first": W - first[len(S) - k],
-                "these are k + 1 pieces": first[k + 1],
-                "these are k - 1 pieces": first[k - 1],
-                "this is piece number k alone": first[k] - first[k - 1],
-                "this is piece number k + 1 alone; Python counts from zero": first[k + 1] - first[k],
-                "this is what's left out": W - first[k],
-                "this is W itself": W,
-                "V is transposed: its rows are the v": U[:, :k] * S[:k] @ (V.T if len(V) == shape[1] else V)[:k],
-            }, f"{where} the squared error is {error:.4f}, the tail's energy {tail:.4f}", rtol=1e-5)  # fmt: skip
-            for _ in range(1000 if k == 3 else 0):
-                Q = torch.linalg.qr(torch.randn(shape[0], k).double()).Q
-                expect((W - Q @ Q.T @ W).square().sum() >= error, f"{where} a random projection comes closer")
-    return "every squared error is the tail's energy, and none of 1,000 random projections comes closer"
-
-
-@judged
 def budget(break_evens, cost, X, shuffled):
     given(break_evens=break_evens)
     expect(isinstance(break_evens, (tuple, list)) and len(break_evens) == 2, "break_evens must hold two ranks")
@@ -92,7 +61,7 @@ def budget(break_evens, cost, X, shuffled):
                 "those are the values saved, not stored": 1 - k * unit,
             }, f"cost({name}, {share}) is {mine:.4g}; the smallest rank is {k}, and a piece takes {m + n} values",
                 rtol=1e-6, atol=1e-6)  # fmt: skip
-    first, second = (f"{cost(W, 0.9):.0%}" for W in (X, shuffled))
+    first, second = (f"{100 * cost(W, 0.9):.0f} %" for W in (X, shuffled))
     return f"nine tenths of the photograph cost {first} of its values, of the shuffled one {second}"
 
 
@@ -128,7 +97,7 @@ def floor(function):
     scaled = white * torch.tensor([5.0, 3, 2, 1, 1, 0.5, 0.2, 0.1]).double()
     mixed, few = raw @ torch.randn(8, 8).double(), torch.randn(4, 8).double()
     U, S, V = torch.linalg.svd(T, full_matrices=False)
-    for name, inputs in {"white": white, "scaled": scaled, "mixed": mixed, "only four": few}.items():
+    for name, inputs in {"whitened": white, "scaled": scaled, "mixed": mixed, "only four": few}.items():
         N, outputs = len(inputs), inputs @ T.T
         squares = torch.linalg.svdvals(outputs).square() / N
         for r in (1, 2, 3, 5):
@@ -152,4 +121,4 @@ def floor(function):
                 "only the largest value left out counts here; add up all of them": squares[r : r + 1].sum(),
             }, f"{where} you get {mine:.4g}, the floor is {right:.4g}",
                 rtol=1e-6, atol=1e-6 * max(1, squares.sum()))  # fmt: skip
-    return "the floor for white, scaled, mixed and for only four inputs"
+    return "the floor for whitened, scaled and mixed inputs, and for only four of them"

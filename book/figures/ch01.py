@@ -49,42 +49,24 @@ def draw_pictures(pictures: dict) -> None:
         draw_picture(ax, picture, title)
 
 
-def draw_ranks(matrices, mean, break_even: int) -> None:
-    """Each matrix rebuilt from 1, 4, 16 and 64 pieces (a row each), with its spectrum and the pieces kept in blue."""
-    fig = plt.figure(figsize=(5.8, 11.6), dpi=150)
-    rows = fig.add_gridspec(4, 1, left=0.01, right=0.99, top=0.975, bottom=0.005, hspace=0.17)
-    for row, k in zip(rows, (1, 4, 16, 64), strict=True):
-        grid = row.subgridspec(2, len(matrices), height_ratios=[3.1, 1], hspace=0.06, wspace=0.05)
-        for column, X in enumerate(matrices):
+def draw_ranks(matrices: dict, mean) -> None:
+    """Each matrix by its name, rebuilt from 1, 4, 16 and 64 pieces, a row each, with the energy they hold."""
+    fig, axes = plt.subplots(4, len(matrices), figsize=(5.8, 9.1), layout="constrained", dpi=150)
+    for row, k in zip(axes, (1, 4, 16, 64), strict=True):
+        for ax, (name, X) in zip(row, matrices.items(), strict=True):
             U, S, V = truncated_svd(X, k)
-            top, bottom = fig.add_subplot(grid[0, column]), fig.add_subplot(grid[1, column])
-            draw_picture(top, U * S @ V + mean, f"rank {k}: {energy(X)[k - 1]:.1%} of energy")
-            _spectrum(bottom, X, k, break_even)
-            if k == 1 and column == 0:
-                bottom.text(break_even + 3, 2500, "break-even", fontsize=13)
-
-
-def _spectrum(ax, X, k: int, break_even: int) -> None:
-    values = torch.linalg.svdvals(X)
-    ranks = torch.arange(1, len(values) + 1)
-    ax.fill_between(ranks, values, 1, step="mid", color="#CCCCCC", lw=0)
-    ax.fill_between(ranks[:k], values[:k], 1, step="mid", color=BLUE, lw=0)
-    ax.bar(ranks[0], values[0], 1, color=BLUE)
-    ax.axvline(break_even + 0.5, color="black", ls="--", lw=1.2)
-    ax.set(yscale="log", ylim=(30, 14000), xlim=(0, len(values) + 1), xticks=[], yticks=[])
-    ax.minorticks_off()
-    ax.spines["left"].set_visible(False)
+            draw_picture(ax, U * S @ V + mean, f"{name}, rank {k}: {100 * energy(X)[k - 1]:.1f} %")
 
 
 def draw_students(losses: dict, floors: dict, pictures: dict) -> None:
     """The students' losses by their rank, each falling to its floor; below, what one of them knows after some steps."""
     fig = plt.figure(figsize=(5.8, 7.6), dpi=150)
-    ax = fig.add_axes([0.12, 0.63, 0.87, 0.36])
+    ax = fig.add_axes([0.12, 0.63, 0.83, 0.36])
     for (r, curve), colour, style in zip(losses.items(), (GREY, ORANGE, BLUE), ("-.", "--", "-"), strict=True):
         ax.axhline(floors[r], color="black", lw=1, ls=":")
-        ax.plot(range(1, len(curve) + 1), curve, color=colour, lw=2.5, ls=style)
-        ax.text(len(curve), 1.09 * floors[r], f"rank {r}", ha="right", fontsize=14)
-    ax.set(xscale="log", yscale="log", xlabel="step", ylabel="loss", xlim=(1, 4000), ylim=(0.02, 1.3))
+        ax.plot(range(1, len(curve)), curve[1:], color=colour, lw=2.5, ls=style)
+        ax.text(1000, 1.09 * floors[r], f"rank {r}", ha="right", fontsize=14)
+    ax.set(xscale="log", yscale="log", xlabel="step", ylabel="loss", xlim=(1, 1000), ylim=(0.02, 1.3))
     ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     ax.set_yticks([1, 0.1], ["1", "0.1"])
     grid = fig.add_gridspec(2, 2, left=0.01, right=0.99, top=0.51, bottom=0.005, hspace=0.16, wspace=0.04)

@@ -47,27 +47,6 @@ def test_power():
     })  # fmt: skip
 
 
-def test_truncate():
-    accepts(ch01.truncate, lambda W, k: pieces(0, k, W))
-    assert told(ch01.truncate, lambda W, k: None).endswith("returns None")
-    tells_apart(ch01.truncate, {
-        "full_matrices=False gives": (lambda W, k: torch.linalg.svd(W)[0] @ W.T,),
-        "not its factors": (lambda W, k: torch.linalg.svd(W),),
-        "your answer is [9, 12]": (lambda W, k: pieces(0, k, W).T,),
-        "values are missing": (lambda W, k: pieces(0, k, W, power=0),),
-        "in twice": (lambda W, k: pieces(0, k, W, power=2),),
-        "the smallest": (lambda W, k: pieces(min(W.shape) - k, min(W.shape), W),),
-        "k + 1 pieces": (lambda W, k: pieces(0, k + 1, W),),
-        "k - 1 pieces": (lambda W, k: pieces(0, k - 1, W),),
-        "piece number k alone": (lambda W, k: pieces(k - 1, k, W),),
-        "Python counts from zero": (lambda W, k: pieces(k, k + 1, W),),
-        "left out": (lambda W, k: W - pieces(0, k, W),),
-        "W itself": (lambda W, k: W,),
-        "V is transposed": (lambda W, k: pieces(0, k, W, V_of=lambda V: V.T if len(V) == len(V.T) else V),),
-        "the squared error is": (lambda W, k: pieces(0, k, W) / 2,),
-    })  # fmt: skip
-
-
 @pytest.fixture
 def photo():
     torch.manual_seed(0)
