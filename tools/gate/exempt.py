@@ -8,7 +8,6 @@ RULES = {"numbers", "house words", "house words in files"}
 EXEMPT = frozenset({
     "CHANGELOG.md",
     "book/01_svd.ipynb",
-    "book/02_lora_layer.ipynb",
     "book/03_lora_in_a_transformer.ipynb",
     "book/04_emotion_data.ipynb",
     "book/05_finetune.ipynb",
