@@ -39,6 +39,10 @@ def test_gradients():
         x, G = x.flatten(0, -2), G.flatten(0, -2)
         return s * (G @ B).T @ x, s * G.T @ (x @ A.T), dx
 
+    def by_autograd(x, G, A, B, s):
+        A, B, x = (t.clone().requires_grad_() for t in (A, B, x))
+        return torch.autograd.grad((G * (s * x @ A.T @ B.T)).sum(), [A, B, x])
+
     def of(change):
         return (lambda x, G, A, B, s: change(s, *backward(x, G, A, B, s)),)
 
@@ -52,6 +56,7 @@ def test_gradients():
         "stops with RuntimeError": (lambda x, G, A, B, s: (G @ A, G @ A, G @ A),),
         "return 3 things: dA, dB, dx": of(lambda s, dA, dB, dx: (dA, dB)),
         "swapped dA and dB": of(lambda s, dA, dB, dx: (dB, dA, dx)),
+        "stops with RuntimeError: element 0": (by_autograd,),
         "dA is [7, 2]": of(lambda s, dA, dB, dx: (dA.T, dB, dx)),
         "dA is float": of(lambda s, dA, dB, dx: (0.0, dB, dx)),
         "over the leading axes": (lambda x, G, A, B, s: (s * (G @ B).mT @ x, s * G.mT @ (x @ A.T), s * G @ B @ A),),
