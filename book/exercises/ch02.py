@@ -1,11 +1,13 @@
 """Chapter 2, the LoRA layer: what its exercises are held against."""
 
-import math
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from exercises.judge import close, compare, expect, given, judged, number, parts, run, tensor, whole
+from exercises.judge import close, compare, expect, given, judged, parts, run, tensor, whole
 from lora_from_scratch import LoRALinear
 
 
@@ -13,6 +15,26 @@ def drawn(seed: int, *shapes) -> list[Tensor]:
     """Random tensors of these shapes, the same ones every time."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator).double() for shape in shapes]
+
+
+def ask(function, *args, wanted: str, advice: str = ""):
+    """As ``run``, but a stub is told what it should return."""
+    answer = run(wraps(function)(lambda *given: [function(*given)]), *args, advice=advice)[0]
+    expect(answer is not None, f"{function.__name__} returns None; return {wanted}")
+    return answer
+
+
+class Shapes(TorchDispatchMode):
+    """The shape of every tensor that is made meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        answer = operation(*args, **(kwargs or {}))
+        self.made.update(tuple(t.shape) for t in tree_leaves(answer) if isinstance(t, Tensor))
+        return answer
 
 
 @judged
@@ -25,7 +47,9 @@ def layer(function):
         x = torch.randn(shape).double()
         advice = "which matrices meet a row transposed?" if len(shape) == 2 else "the features are still the last axis"
         right, frozen, path = own(x).detach(), x @ W.T + b, x @ A.T @ B.T
-        mine = tensor(run(function, x, W, b, A, B, 6, advice=advice), right.shape, f"for x {list(shape)} your answer")
+        wanted = f"the output, which for this x {list(shape)} is {list(right.shape)}"
+        mine = ask(function, x, W, b, A, B, 6, wanted=wanted, advice=advice)
+        mine = tensor(mine, right.shape, f"for x {list(shape)} your answer")
         compare(mine, right, {
             "the scaling s is missing": frozen + path,
             "alpha isn't the scaling yet: s = alpha / r": frozen + 6 * path,
@@ -45,35 +69,44 @@ def layer(function):
 @judged
 def gradients(function):
     x, G, A, trained = drawn(1, (3, 5, 7), (3, 5, 6), (2, 7), (6, 2))
+    shapes = Shapes()
     for B in (trained, 0 * trained):
         inputs = {"dA": A, "dB": B, "dx": x}
         for t in inputs.values():
             t.requires_grad_(True)
         loss = (G * (1.5 * x @ A.T @ B.T)).sum()
         wanted = dict(zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True))
-        with torch.inference_mode():  # no autograd
-            got = parts(run(function, x.detach(), G, A.detach(), B.detach(), 1.5), *wanted)
-        shapes = [getattr(g, "shape", None) for g in got[:2]]
-        expect(shapes != [B.shape, A.shape], "you've swapped dA and dB; return dA first")
+        with torch.inference_mode(), shapes:  # no autograd
+            got = ask(function, x.detach(), G, A.detach(), B.detach(), 1.5, wanted="three tensors: dA, dB and dx")
+        stub = isinstance(got, tuple) and all(part is None for part in got)
+        expect(not stub, "return three tensors: dA [2, 7], dB [6, 2] and dx [3, 5, 7], for this x [3, 5, 7] and G [3, 5, 6]")
+        got = parts(got, *wanted)
+        expect([getattr(g, "shape", None) for g in got[:2]] != [B.shape, A.shape], "you've swapped dA and dB; return dA first")
         for (name, right), mine in zip(wanted.items(), got, strict=True):
             mine = tensor(mine, right.shape, name, "sum over the leading axes" if name != "dx" else "shaped like x")
             slips = {f"{name} lacks the scaling s": right / 1.5, f"{name} has the scaling s twice": 1.5 * right}
             otherwise = f"{name} has the right shape, but the wrong values{'' if B is trained else ' when B is zero'}"
             compare(mine, right, slips if right.any() else {}, otherwise, rtol=1e-9, atol=1e-12)
-    return "all three match autograd in float64; only you can see whether you formed a matrix of size [out, in]"
+    large = next((list(shape) for shape in sorted(shapes.made) if {6, 7} <= set(shape)), None)
+    expect(large is None, f"all three are right, but on the way you formed {large}, which holds both out = 6 and in = 7; "
+                          "multiply by the narrow matrix first, as in (G @ B) @ A")  # fmt: skip
+    return "all three match autograd in float64, and with B = 0 only dB is non-zero"
 
 
 @judged
 def counts(break_even, minilm_count):
     for (n_out, n_in), right in {(384, 384): 192, (1536, 384): 307, (3, 5): 1, (768, 3072): 614}.items():
         where = f"break_even({n_out}, {n_in})"
-        mine = whole(run(break_even, n_out, n_in), where)
+        mine = whole(ask(break_even, n_out, n_in, wanted=f"a rank, for a matrix [{n_out}, {n_in}]"), where)
         word = "and a larger rank would still fit into" if mine < right else "which is more than"
         expect(mine == right, f"{where} is {mine}; that rank takes {mine * (n_in + n_out):,} parameters, "
                               f"{word} the matrix's {n_out * n_in:,}")  # fmt: skip
-    one, eight = (whole(run(minilm_count, r), f"minilm_count({r})") for r in (1, 8))
+    wanted = "the trained parameters of all six blocks"
+    one, eight = (whole(ask(minilm_count, r, wanted=wanted), f"minilm_count({r})") for r in (1, 8))
     compare(one, 41472, {
         "that's one block, and there are six": 6912,
+        "that's one square matrix a block, and there are four": 6 * (768 + 2 * 1920),
+        "that's the square matrices alone; each block has two wider ones as well": 6 * 4 * 768,
         "leave the classification head out, and count the adapters alone": 41472 + 2310,
     }, f"minilm_count(1) is {one:,}; at rank 1 a matrix [out, in] adds in + out parameters", rtol=0)  # fmt: skip
     expect(eight == 8 * 41472, "minilm_count(1) is right, but the count should be proportional to r")
@@ -86,9 +119,10 @@ def adapter() -> list[Tensor]:
 
 
 @judged
-def orthonormal(A_tidy, B_tidy):
-    given(A_tidy=A_tidy, B_tidy=B_tidy)
+def tidy(A_tidy, B_tidy):
     A, B = adapter()
+    expect(A_tidy is not None, "A_tidy is None; find one whose four rows span the same space as those of A")
+    given(B_tidy=B_tidy)
     A_tidy, B_tidy = tensor(A_tidy, A.shape, "A_tidy"), tensor(B_tidy, B.shape, "B_tidy")
     gram = A_tidy @ A_tidy.T
     expect(close(gram.diagonal(), torch.ones(4), atol=1e-4), "A_tidy @ A_tidy.T isn't the identity")
@@ -98,58 +132,3 @@ def orthonormal(A_tidy, B_tidy):
     }, "A_tidy is orthonormal, but the product has changed. If A is M @ A_tidy, "
        "B needs that M itself, not its transpose or inverse", atol=1e-4)  # fmt: skip
     return "the rows of A are orthonormal, and the product is the same"
-
-
-def wanted_update() -> Tensor:
-    """E [10, 14], of rank 4."""
-    U, V = (torch.linalg.qr(t).Q for t in drawn(3, (10, 4), (14, 4)))
-    return U * torch.tensor([2.0, 1.5, 1.0, 0.7]).double() @ V.T
-
-
-@judged
-def teacher(losses):
-    given(losses=losses)
-    expect(hasattr(losses, "__len__") and len(losses) == 6, "expected a list of six losses, for the ranks from 1 to 6")
-    energy = torch.linalg.svdvals(wanted_update()).square()
-    total = energy.sum().item()
-    for r, loss in enumerate([number(loss, "a loss") for loss in losses], 1):
-        tail = energy[r:].sum().item() if r < 4 else 0.0
-        diverged = f"rank {r} diverged ({loss:.3g}): the learning rate is too large, or D has the wrong sign"
-        expect(not math.isnan(loss) and loss <= 2 * total, diverged)
-        expect(abs(loss - total) >= 1e-6, f"at rank {r} the student has learnt nothing: are A and B both zero?")
-        expect(loss >= tail - 1e-6, f"rank {r} reports {loss:.4f}, less than the {tail:.4f} that's possible: "
-                                    "is the loss a sum over all entries, and the rank what you think?")  # fmt: skip
-        expect(loss <= tail + 1e-4, f"rank {r} stopped at {loss:.4f}, but its tail energy is {tail:.4f}: "
-                                    "more steps, another learning rate, or a look at the gradients")  # fmt: skip
-    return "each loss is the tail energy, and from rank 4 on it's zero"
-
-
-def train_twin(alpha, rate_A, rate_B, steps=40) -> list[float]:
-    """The losses of a student of rank 2 under plain SGD."""
-    torch.manual_seed(0)
-    (E, X), small = drawn(5, (12, 16), (100, 16)), nn.Linear(16, 12).double().requires_grad_(False)
-    X = X / X.norm()
-    student, Y = LoRALinear(small, 2, alpha), small(X) + X @ E.T
-    rates = {student.lora_A.weight: rate_A, student.lora_B.weight: rate_B}
-    optimiser = torch.optim.SGD([{"params": [factor], "lr": rate} for factor, rate in rates.items()])
-    losses = []
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss = (student(X) - Y).square().sum()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    return losses
-
-
-@judged
-def twins(rate_A, rate_B):
-    expect(rate_A is not None and rate_B is not None, "choose both learning rates")
-    rate_A, rate_B = number(rate_A, "rate_A"), number(rate_B, "rate_B")
-    first, second = train_twin(2, 1 / 64, 1 / 64), train_twin(8, rate_A, rate_B)
-    advice = {1 / 256: "B must move a quarter as far, and its gradient is four times as large",
-              1 / 64: "with s = 4 it can't stay as it was"}  # fmt: skip
-    wrong, why = "small" if rate_B < 1 / 1024 else "large", advice.get(rate_B, "after one step only B has moved")
-    expect(second[1] == first[1], f"the second loss differs already, so B's learning rate is too {wrong}: {why}")
-    expect(first == second, "B's learning rate is right; A's gradient holds s B, a product that both runs share")
-    return f"all {len(first)} losses are equal in every bit"
