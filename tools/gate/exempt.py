@@ -9,7 +9,6 @@ EXEMPT = frozenset({
     "CHANGELOG.md",
     "book/01_svd.ipynb",
     "book/02_lora_layer.ipynb",
-    "book/03_lora_in_a_transformer.ipynb",
     "book/04_emotion_data.ipynb",
     "book/05_finetune.ipynb",
     "book/06_save_merge_share.ipynb",
