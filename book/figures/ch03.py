@@ -1,9 +1,97 @@
-"""Chapter 3's long figures: what trains in a model, drawn to scale, and what a budget buys."""
+"""Chapter 3's long figures: a transformer block, and what trains in a model, drawn to scale."""
 
-from matplotlib.patches import Patch, Rectangle
+import math
 
-from figures.style import BLUE, GREEN, GREY, ORANGE, interval, plt
+from matplotlib.patches import FancyBboxPatch, Patch, Polygon, Rectangle
+
+from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, plt
 from lora_from_scratch import LoRALinear, parameter_report
+
+CREAM, MIST, PAPER = "#FBE3B0", "#DCDCDC", "#F3F6F9"
+MIDDLE, BYPASS = 5.6, 0.85  # x of the path through all parts, and of the residual connections
+
+
+def draw_block() -> None:
+    """A block of MiniLM, read upwards: linear layers in blue, steps without parameters in cream, layer norms in grey."""
+    fig, ax = plt.subplots(figsize=(5.4, 8.8))
+    ax.text(MIDDLE, 0.35, "384 features for each token", ha="center", va="center", fontsize=14)
+    _arrow(ax, (MIDDLE, 0.75), (MIDDLE, 2.25), head=False)
+    _attention(ax)
+    _residual(ax, 1.35, 9.35)
+    _box(ax, MIDDLE, 10.3, 4.6, 0.75, "layer norm", MIST, BLACK)
+    _arrow(ax, (MIDDLE, 10.67), (MIDDLE, 11.85))
+    _feed_forward(ax)
+    _residual(ax, 11.05, 17.4)
+    _box(ax, MIDDLE, 18.35, 4.6, 0.75, "layer norm", MIST, BLACK)
+    _arrow(ax, (MIDDLE, 18.72), (MIDDLE, 19.35))
+    ax.text(MIDDLE, 19.7, "to the next block", ha="center", va="center", fontsize=14)
+    ax.set(xlim=(0.2, 9.9), ylim=(0, 20.05))
+    ax.axis("off")
+    fig.subplots_adjust(0, 0, 1, 1)
+
+
+def _attention(ax) -> None:
+    _group(ax, 1.8, 8.75, "attention")
+    ax.plot([3.0, 8.2], [2.25, 2.25], color=BLACK, lw=1.6, zorder=2)
+    for x, name, says in ((3.0, "query", "what I seek"), (5.6, "key", "what I offer"), (8.2, "value", "what I give")):
+        _arrow(ax, (x, 2.25), (x, 2.7))
+        _box(ax, x, 3.45, 2.4, 1.5, "", BLUE)
+        ax.text(x, 3.75, name, ha="center", va="center", fontsize=15, color="white", zorder=4)
+        ax.text(x, 3.1, says, ha="center", va="center", fontsize=12, color="white", zorder=4)
+    for x in (3.0, 5.6):
+        _arrow(ax, (x, 4.2), (x, 4.75))
+    _box(ax, 4.3, 5.2, 4.2, 0.85, "softmax", CREAM, BLACK)
+    _arrow(ax, (4.6, 5.62), (4.6, 6.2))
+    ax.plot([8.2, 8.2], [4.2, 6.6], color=BLACK, lw=1.6, zorder=2)
+    _arrow(ax, (8.2, 6.6), (7.6, 6.6))
+    _box(ax, MIDDLE, 6.6, 4.0, 0.75, "weighted mean", CREAM, BLACK)
+    _arrow(ax, (MIDDLE, 6.97), (MIDDLE, 7.5))
+    _box(ax, MIDDLE, 7.95, 3.0, 0.85, "output", BLUE)
+    _arrow(ax, (MIDDLE, 8.37), (MIDDLE, 8.95))
+
+
+def _feed_forward(ax) -> None:
+    _group(ax, 11.45, 16.8, "feed-forward")
+    for low, high, at, text in ((1.9, 3.4, 11.85, "widen to 1,536"), (3.4, 1.9, 14.7, "narrow to 384")):
+        corners = [(MIDDLE - low, at), (MIDDLE + low, at), (MIDDLE + high, at + 1), (MIDDLE - high, at + 1)]
+        ax.add_patch(Polygon(corners, fc=BLUE, ec=BLUE, lw=4, joinstyle="round", zorder=3))
+        ax.text(MIDDLE, at + 0.5, text, ha="center", va="center", fontsize=15, color="white", zorder=4)
+        _arrow(ax, (MIDDLE, at + 1), (MIDDLE, at + 1.42 if at < 12 else 17.0))
+    _box(ax, MIDDLE, 13.75, 6.8, 0.95, "", CREAM, BLACK)
+    ax.text(MIDDLE - 0.5, 13.75, "GELU", ha="right", va="center", fontsize=15, zorder=4)
+    z = [-3 + 0.1 * i for i in range(56)]
+    gelu = [t * (1 + math.erf(t / math.sqrt(2))) / 2 for t in z]
+    ax.plot([MIDDLE + 1.9 + t / 2.6 for t in z], [13.5 + t / 5.2 for t in gelu], color=BLACK, lw=2, zorder=4)
+    _arrow(ax, (MIDDLE, 14.23), (MIDDLE, 14.68))
+
+
+def _residual(ax, start: float, end: float) -> None:
+    """From the path, around a part, to the plus sign behind it."""
+    ax.plot([MIDDLE, BYPASS, BYPASS], [start, start, end], color=GREEN, lw=3, solid_capstyle="butt", zorder=1)
+    _arrow(ax, (BYPASS, end), (MIDDLE - 0.33, end), color=GREEN, lw=3)
+    ax.text(BYPASS, (start + end) / 2, "residual", rotation=90, ha="center", va="center", fontsize=14, color="#00654A",
+            bbox={"fc": "white", "ec": "none", "pad": 3})  # fmt: skip
+    ax.plot([MIDDLE], [end], "o", ms=24, mfc="white", mec=BLACK, mew=1.6, zorder=3)
+    ax.text(MIDDLE, end, "+", ha="center", va="center_baseline", fontsize=18, zorder=4)
+    _arrow(ax, (MIDDLE, end + 0.33), (MIDDLE, end + 0.58), head=False)
+
+
+def _group(ax, low: float, high: float, name: str) -> None:
+    shape = FancyBboxPatch((1.65, low), 8.1, high - low, boxstyle="round,pad=0,rounding_size=0.25", fc=PAPER, ec="#9AA5B1", lw=1.2)
+    ax.add_patch(shape)
+    ax.text(9.55, high - 0.2, name, ha="right", va="top", fontsize=14, weight="bold")
+
+
+def _box(ax, x: float, y: float, width: float, height: float, text: str, colour: str, ink: str = "white") -> None:
+    style = "round,pad=0,rounding_size=0.18"
+    ax.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=style, fc=colour, ec="none", zorder=3))
+    ax.text(x, y, text, ha="center", va="center", fontsize=15, color=ink, zorder=4)
+
+
+def _arrow(ax, start, end, head: bool = True, color: str = BLACK, lw: float = 1.6) -> None:
+    style = {"arrowstyle": "-|>" if head else "-", "color": color, "lw": lw, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 13}
+    ax.annotate("", end, start, arrowprops=style, zorder=2)
+
 
 LAYERS = {
     "attention.q_lin": "q", "attention.k_lin": "k", "attention.v_lin": "v", "attention.out_lin": "o",
@@ -58,20 +146,3 @@ def _colour(module, whole=ORANGE) -> str:
     if isinstance(module, LoRALinear):
         return BLUE
     return whole if all(p.requires_grad for p in module.parameters()) else GREY
-
-
-def draw_budget(reached: dict) -> None:
-    """Accuracy over the number of trained parameters, label -> (parameters, estimate); adapters by colour."""
-    looks = {"attention": (ORANGE, "s"), "all": (BLUE, "o")}
-    places = {"attention r 1": "left", "full": "left", "all six r 1": "above"}  # else right
-    fig, ax = plt.subplots(figsize=(6, 4.8))
-    for label, (count, found) in reached.items():
-        colour, marker = looks.get(label.split()[0], ("#666666", "D"))
-        interval(ax, count, found, color=colour, marker=marker)
-        place = places.get(label, "right")
-        offset, side = {"left": ((-12, 0), "right"), "right": ((12, 0), "left"), "above": ((0, 10), "center")}[place]
-        y = 100 * (found.high if place == "above" else found.mean)
-        ax.annotate(label, (count, y), offset, textcoords="offset points", ha=side, va="center", fontsize=14)
-    ax.set(xscale="log", xlim=(8e2, 6e7), ylim=(86.5, 96))
-    ax.set(xlabel="trained parameters outside the head", ylabel="test accuracy, %")
-    fig.tight_layout()

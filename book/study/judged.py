@@ -100,11 +100,6 @@ def _scale() -> Judged:
 
 PLAIN = "all-linear-r8-s2"
 JUDGED: tuple[Judged, ...] = (
-    *_sweep(
-        "03_lora_in_a_transformer",
-        (PLAIN, "attention-r16-s2"), ("attention-r1-s2", "bias"), ("all-linear-r1-s2", "attention-r16-s2"),
-        ("all-linear-r1-s2", "last-block"), ("bias", "head"), ("full", PLAIN), ("full", "all-linear-r1-s2"),
-    ),
     *(
         Judged("05_finetune", ((records.SWEEP, one),), ((records.SWEEP, other),), f"{_words(one)}, minus {_words(other)}, the README's recipe")
         for one, other in (("recipe-r8", "recipe-full"), ("recipe-r1", "recipe-full"), ("recipe-r8", "recipe-r1"))
@@ -122,6 +117,11 @@ JUDGED: tuple[Judged, ...] = (
     *_sweep(
         "12_rank_and_placement",
         *(("all-linear-r1-s1", f"attention-r{rank}-s1") for rank in (1, 4, 16)), ("full", "attention-r16-s1"),
+    ),
+    *_sweep(
+        "12_rank_and_placement",
+        (PLAIN, "attention-r16-s2"), ("attention-r1-s2", "bias"), ("all-linear-r1-s2", "attention-r16-s2"),
+        ("all-linear-r1-s2", "last-block"), ("bias", "head"), ("full", PLAIN), ("full", "all-linear-r1-s2"),
     ),
     *_sweep("13_variants", *((f"variant-{name}", PLAIN) for name in ("rslora", "lora-plus", "dora", "pissa"))),
     *_sweep(

@@ -7,7 +7,6 @@ more. New chapters and new files never join it.
 RULES = {"numbers", "house words", "house words in files"}
 EXEMPT = frozenset({
     "CHANGELOG.md",
-    "book/03_lora_in_a_transformer.ipynb",
     "book/04_emotion_data.ipynb",
     "book/05_finetune.ipynb",
     "book/06_save_merge_share.ipynb",
