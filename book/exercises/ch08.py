@@ -7,6 +7,7 @@ from torch import Tensor
 from exercises.judge import close, compare, expect, judged, number, one_of, parts, run, tensor
 from lora_from_scratch import energy, rank_for_energy, truncated_svd
 
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
