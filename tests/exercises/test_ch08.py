@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from exercises import ch08
-from lora_from_scratch import energy, rank_for_energy, truncated_svd
+from lora_from_scratch import rank_for_energy, truncated_svd
 from tests.exercises.verdicts import accepts, tells_apart, told
 
 
@@ -67,30 +67,6 @@ def test_rotated():
         "every row's length": (lambda W: W @ turn(40),),
         "every column's length": (lambda W: turn(60) @ W,),
         "two calls": (frozen,),
-    })  # fmt: skip
-
-
-def test_untrained():
-    """The names hide what they are made of, and the curves tell it."""
-    torch.manual_seed(0)
-    trained = {name: torch.randn(48, 48) @ torch.randn(48, 48) for name in (
-        "2.attention.self.query", "2.attention.self.value", "5.attention.output.dense", "5.attention.self.value",
-        "0.attention.self.key",
-    )}  # fmt: skip
-    six, noise = ch08.suspects(trained, torch.randn(48, 48)), energy(torch.randn(48, 48))
-    gaps = {name: (S.square().cumsum(0) - noise).abs().max().item() for name, S in six.items()}
-    assert min(gaps, key=gaps.get) == "Elm" and list(six) == list(ch08.NAMES)
-
-    accepts(ch08.untrained, "Elm", 0.003)
-    tells_apart(ch08.untrained, {
-        "name is None": (None, None),
-        "Birch comes close": ("Birch", 0.02),
-        "its signs were tossed": ("Oak", 0.01),
-        "Fir keeps visibly": ("Fir", 0.2),
-        "gap is None": ("Elm", None),
-        "absolute": ("Elm", -0.003),
-        "too large": ("Elm", 0.1),
-        "with itself": ("Elm", 0.0),
     })  # fmt: skip
 
 
