@@ -64,32 +64,6 @@ def test_vanishing():
     assert "or of the update itself" in told(ch06.vanishing, lambda W, delta: (delta.abs() < step(delta) / 256).double().mean())
 
 
-KEY = "base_model.model.classifier.bias"
-DAMAGES = [
-    lambda t: {k: v for k, v in t.items() if k != KEY},
-    lambda t: t | {KEY.replace("bias", "scale"): torch.ones(6)},
-    lambda t: t | {KEY: t[KEY][:5]},
-    lambda t: t | {KEY: t[KEY] / 0},
-    lambda t: t | {KEY: t[KEY].int()},
-]
-
-
-@needs_minilm
-def test_damage():
-    accepts(ch06.damage, DAMAGES)
-    assert told(ch06.damage, DAMAGES[:1]) == "not yet: 1 of 5 kinds so far: missing"
-    tells_apart(ch06.damage, {
-        "a list of functions": (None,),
-        "damage 1 stops with KeyError": ([lambda t: t["classifier.bias"]],),
-        "damage 2 returns None": ([DAMAGES[0], lambda t: t.clear()],),
-        "should return a dict": ([lambda t: t[KEY]],),
-        "changes nothing": ([lambda t: t],),
-        "cannot even be written": ([lambda t: t | {KEY.replace("bias", "scale"): t[KEY]}],),
-        "loads without a word": ([lambda t: {k: -v for k, v in t.items()}],),
-        "damages 1 and 2 are of one kind (missing)": ([DAMAGES[0], lambda t: {}],),
-    })  # fmt: skip
-
-
 @needs_minilm
 def test_left_out():
     prefix = "base_model.model."
