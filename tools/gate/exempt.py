@@ -13,7 +13,6 @@ EXEMPT = frozenset({
     "book/04_emotion_data.ipynb",
     "book/05_finetune.ipynb",
     "book/06_save_merge_share.ipynb",
-    "book/07_silent_bugs.ipynb",
     "book/08_pretrained_spectra.ipynb",
     "book/09_low_rank_updates.ipynb",
     "book/10_forgetting.ipynb",
