@@ -181,7 +181,7 @@ def ship(function):
     up, head = trained.up, trained.classifier.weight
     expect(up.lora_B.weight.abs().sum() > 0, "B of the trained model is still zero: which tensors does the optimiser hold?")
     expect(torch.equal(up.weight, start["up.weight"]), "the base has moved: the weight of up")
-    expect(not torch.equal(head, start["classifier.weight"]), "the head of the trained model stands at its random start")
+    expect(not torch.equal(head, start["classifier.weight"]), "the head of the trained model is still at its random start")
     expect((up.scaling, up.r) == (TOY.scaling, TOY.r), "keep rank and alpha")
     expect(up.dropout.p == 0.1, "keep the dropout: it should only be off when predicting")
     expect(torch.equal(loaded.classifier.weight, head), "the loaded model has another head: what is in the file?")

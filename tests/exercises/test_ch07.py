@@ -159,7 +159,7 @@ def test_ship():
         "no adapter in up": shipped(load=lambda model, folder: toy(seed=1)),
         "is still zero": shipped(early=True),
         "the base has moved": shipped(unfreeze=True),
-        "stands at its random start": shipped(replace(TOY, modules_to_save=())),
+        "still at its random start": shipped(replace(TOY, modules_to_save=())),
         "keep rank and alpha": shipped(replace(TOY, alpha=8)),
         "keep the dropout": shipped(replace(TOY, dropout=0.2)),
         "what is in the file": shipped(load=by_hand("lora_", TOY)),

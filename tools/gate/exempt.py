@@ -9,7 +9,6 @@ EXEMPT = frozenset({
     "CHANGELOG.md",
     "book/04_emotion_data.ipynb",
     "book/05_finetune.ipynb",
-    "book/07_silent_bugs.ipynb",
     "book/09_low_rank_updates.ipynb",
     "book/10_forgetting.ipynb",
     "book/14_errors.ipynb",
