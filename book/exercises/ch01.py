@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from exercises.judge import close, compare, expect, given, judged, number, parts, run, tensor
+from exercises.judge import close, compare, expect, given, judged, number, one_of, parts, run, tensor
 from lora_from_scratch import energy, rank_for_energy
 
 
@@ -66,27 +66,37 @@ def budget(break_evens, cost, X, shuffled):
 
 
 @judged
-def gaussian(guess, measured):
-    expect(guess is not None, "guess first; a wrong guess costs nothing")
-    given(measured=measured)
-    guess, measured = number(guess, "guess"), number(measured, "measured")
-    expect(1 <= guess <= 384, "the guess must be a rank from 1 to 384")
-    expect(not 0 < measured < 1, "measured must be a rank, a whole number, not a share")
+def noise(guess, counts):
+    given(guess=guess)
+    one_of(guess, ("yes", "no"), "guess")
     torch.manual_seed(8)
-    noise, flat = torch.randn(384, 384).double(), torch.rand(384, 384).double()
-    values = torch.linalg.svdvals(noise)
-    slips = {
-        "the energy adds up the *squares* of the singular values": (values.cumsum(0) < 0.9 * values.sum()).sum() + 1,
-        "that's where half of the energy is; the question is about nine tenths": rank_for_energy(noise, 0.5),
-        "that's for 99 hundredths of the energy": rank_for_energy(noise, 0.99),
-        "that's nine tenths of the ranks, not of the energy": 346,
-        "that many values hold a tenth of the energy": rank_for_energy(noise, 0.1),
-        "torch.rand is uniform and positive; torch.randn is Gaussian": rank_for_energy(flat),
-    }
-    if not abs(measured - 196) <= 5:  # another draw may differ by a rank or two
-        otherwise = f"measured is {measured:g}: is the matrix 384 x 384, of independent Gaussian entries?"
-        compare(measured, 196, slips, otherwise, rtol=0, atol=2)
-    return f"{measured:.0f} of 384, so about half of them; your guess was off by {abs(guess - measured):.0f}"
+    low = torch.randn(50, 3).double() @ torch.randn(3, 30).double() + 0.3 * torch.randn(50, 30).double()
+    tall = torch.randn(50, 30).double() * 0.8 ** torch.arange(30)
+    spiky, positive = torch.randn(60, 40).double() ** 5, torch.rand(40, 60).double()
+    matrices = {"noisy low-rank": low, "tall": tall, "wide": tall.T, "spiky": spiky, "positive": positive}
+    for name, W in matrices.items():
+        shuffled = W.flatten()[torch.randperm(W.numel())].view_as(W)
+        for share in (0.9, 0.5):
+            where = f"for a {name} matrix {list(W.shape)} and share {share}"
+            mine = parts(run(counts, W.clone(), share), "a rank for W", "a rank for its shuffled entries")
+            own, other = (number(rank, f"{where} a rank") for rank in mine)
+            expect(not (0 < own < 1 or 0 < other < 1), "count pieces, as a whole number, not as a share")
+            right, right_other = (rank_for_energy(M, share) for M in (W, shuffled))
+            swapped = abs(other - right) < 0.5 and abs(own - right_other) < 2.5 < abs(own - right)
+            expect(not swapped, "that's the wrong way round: the rank for W comes first")
+            compare(own, right, {
+                "energy(W)[0] belongs to rank 1: one piece too few": right - 1,
+                "energy(W)[0] belongs to rank 1: one piece too many": right + 1,
+            }, f"{where} W needs {right} pieces, not {own:g}", rtol=0, atol=0.1)  # fmt: skip
+            if abs(other - right_other) > 2:  # another order may differ by a piece or two
+                compare(other, right_other, {
+                    "the rows still have much in common: shuffle all entries, not rows or columns, nor inside each": right,
+                    "that's the count for Gaussian noise: shuffle W's own entries":
+                        rank_for_energy(torch.randn_like(W), share),
+                }, f"{where} the shuffled entries need about {right_other} pieces, not {other:g}",
+                    rtol=0, atol=1.5)  # fmt: skip
+    verdict = "as you guessed" if guess == "yes" else "though you guessed no"
+    return f"the positive entries need just as few when shuffled, {verdict}: the piece is only their average"
 
 
 @judged

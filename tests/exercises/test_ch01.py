@@ -90,23 +90,38 @@ def test_budget(photo):
     tells_apart(ch01.budget, {hint: (*answers, photo, shuffled) for hint, answers in wrong.items()})
 
 
-def test_gaussian():
-    noise = torch.randn(384, 384, generator=torch.Generator().manual_seed(1))
-    accepts(ch01.gaussian, 346, rank_for_energy(noise))
-    assert told(ch01.gaussian, None, None) == "not yet: guess first; a wrong guess costs nothing"
-    values = torch.linalg.svdvals(noise)
-    tells_apart(ch01.gaussian, {
-        "measured is None": (346, None),
-        "guess is 'half', not a number": ("half", 196),
-        "from 1 to 384": (0.5, 196),
-        "not a share": (346, 0.51),
-        "*squares*": (346, int((values.cumsum(0) < 0.9 * values.sum()).sum()) + 1),
-        "half of the energy": (346, rank_for_energy(noise, 0.5)),
-        "99 hundredths": (346, rank_for_energy(noise, 0.99)),
-        "of the ranks": (346, 0.9 * 384),
-        "a tenth of the energy": (346, rank_for_energy(noise, 0.1)),
-        "torch.rand is uniform": (346, rank_for_energy(torch.rand(384, 384))),
-        "is the matrix 384 x 384": (346, 250),
+def test_noise():
+    def entries(W):
+        return W.flatten()[torch.randperm(W.numel())].view_as(W)
+
+    def of(other, first=0, share=1.0):
+        return lambda W, s: (rank_for_energy(W, s) * share + first, rank_for_energy(other(W), s))
+
+    def within(W):
+        return torch.stack([row[torch.randperm(len(row))] for row in W])
+
+    for seed in range(20):  # whatever the order
+        torch.manual_seed(seed)
+        for guess in ("yes", "no"):
+            accepts(ch01.noise, guess, of(entries))
+    assert "though you guessed no" in told(ch01.noise, "no", of(entries))
+    assert "as you guessed" in told(ch01.noise, "yes", of(entries))
+    for halfway in (within, lambda W: within(W.T).T):
+        assert "much in common" in told(ch01.noise, "no", of(halfway))
+    assert told(ch01.noise, None, None) == "not yet: guess is None"
+    assert told(ch01.noise, "yes", lambda W, share: (None, None)) == "not yet: a rank for W is None"
+    tells_apart(ch01.noise, {
+        "guess is 0.5": (0.5, of(entries)),
+        "returns None": ("no", lambda W, share: None),
+        "return 2 things": ("no", rank_for_energy),
+        "not as a share": ("no", of(entries, share=0.01)),
+        "wrong way round": ("no", lambda W, share: of(entries)(W, share)[::-1]),
+        "too few": ("no", of(entries, first=-1)),
+        "too many": ("no", of(entries, first=1)),
+        "W needs": ("no", of(entries, first=7)),
+        "much in common": ("no", of(lambda W: W[torch.randperm(len(W))])),
+        "for Gaussian noise": ("no", of(torch.randn_like)),
+        "need about": ("no", lambda W, share: (rank_for_energy(W, share), 29)),
     })  # fmt: skip
 
 
