@@ -21,6 +21,5 @@ EXEMPT = frozenset({
     "book/16_qlora.ipynb",
     "book/a1_tiny_adapters.ipynb",
     "book/a2_speed.ipynb",
-    "book/troubleshooting.md",
     "book/your_data.ipynb",
 })
