@@ -32,6 +32,7 @@ def _adapter(ax, r: int) -> str:
     _matrix(ax, (0, SIDE + GAP), SIDE, r, ORANGE)
     ax.text(SIDE / 2, 372, f"$A$ [{r}, {SIDE}]", ha="center", va="top", color="#7A5200")
     ax.text(8, SIDE / 2, f"$B$\n[{SIDE}, {r}]", ha="left", va="center", color="#00558A")
+    ax.text(0.64 * SIDE, SIDE / 2, "$BA$", ha="center", va="center", color="#595959")
     return f"$r = {r}$: {r * (SIDE + SIDE):,} parameters"
 
 
