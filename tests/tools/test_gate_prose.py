@@ -72,6 +72,23 @@ def test_a_changed_record_asks_for_its_sentence_to_be_read_again(root):
     breaks(root, "numbers", "loss fixes it only", set_tags("loss", "tolerance-2e-2"))
 
 
+def test_pages_without_cells_say_what_the_chapters_they_link_to_print(root):
+    page, score = root / "book" / "page.md", "[chapter 1](01_a.ipynb#score)"
+    page.write_text(f"| a row with 11.1 and no link |\n| it gets 92.5 % right | {score} |\n| 147,456 | {score} |\n")
+    assert found(root) == []
+    page.write_text(f"| it gets 92.6 % right | {score} |\n| 92.5 | [elsewhere](02_b.ipynb) |\n")
+    assert [rule for rule, line in found(root)] == ["numbers of pages"]
+    assert "book/page.md: -: loose number '92.6 %'" in found(root)[0][1] and "the nearest is 92.48" in found(root)[0][1]
+
+
+def test_a_page_may_call_a_share_a_percentage(root):
+    cells = small_book.read(root).cells
+    next(cell for cell in cells if cell.id == "teach-3").outputs = [small_book.new_output("stream", text="0.8123\n")]
+    small_book.write(root / "book" / "01_a.ipynb", cells)
+    (root / "book" / "page.md").write_text("It keeps 81.2 % ([chapter 1](01_a.ipynb)).\n")
+    assert [line for _, line in found(root) if "page.md" in line] == []
+
+
 def test_sentences_are_whole_whatever_the_lines(root):
     text = "One runs\nover a line {cite}`x`. Two\nends.\n- three\n  goes on\n- four\n\n| a |\n| b |"
     assert list(sentences(text)) == ["One runs over a line {cite}`x`.", "Two ends.", "- three goes on", "- four", "| a |", "| b |"]

@@ -3,13 +3,14 @@
 A percentage, a decimal or a count such as 147,456 in Markdown, a caption or an alt text must equal, after
 rounding to its digits, a number in an output that the tests compare. So a changed record fails until somebody
 has read the sentence again. Signs are left to the sentence: "falls by 0.3" is bound to -0.3. Round counts such
-as 16,000 are sizes or approximations, and free.
+as 16,000 are sizes or approximations, and free. On a page without cells, what a row or paragraph says is bound to
+the chapters that it links to.
 """
 
 import functools
 import re
 from configparser import RawConfigParser
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -32,6 +33,8 @@ EXCUSED = re.compile(
     r"|^\*\*Minutes:\*\*.*$",  # the card's
     flags=re.M | re.I,
 )
+BLOCKS = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*|]|\d+\.)\s)")  # paragraphs, items of lists, rows of tables
+LINKED = re.compile(r"\]\((\w+\.ipynb)")
 # A wrong answer of the quiz may well be a wrong number.
 WRONG_ANSWER = re.compile(r"<summary>[^<]*</summary>(?=\s*\*\*No\.\*\*)")
 
@@ -47,6 +50,9 @@ class Printed:
     tier: str
     percent: bool  # whether its output speaks of percentages
 
+    def as_percentage(self) -> "Printed":
+        return replace(self, value=100 * self.value, low=100 * self.low, high=100 * self.high, percent=True)
+
     def binds(self, stated: Decimal, whole_percent: bool) -> bool:
         half = Decimal(1).scaleb(stated.as_tuple().exponent) / 2
         near = max(abs(self.low - stated), abs(self.high - stated)) <= half
@@ -54,16 +60,40 @@ class Printed:
 
 
 def loose_numbers(page):
-    outputs = [number for cell in code_cells(page.nb) for number in printed(cell)]
+    outputs = page_numbers(page)
     for cell in page.nb.cells:
-        for sentence in sentences(said(cell)):
-            for number, percent in STATED.findall("" if CITATION.search(sentence) else sentence):
-                if not percent and not re.search(r"\.|,(?!000\b)", number):
-                    continue
-                stated = Decimal(number.replace(",", ""))
-                whole = bool(percent) and "." not in number
-                if not any(p.tier != "ignored" and p.binds(stated, whole) for p in outputs):
-                    yield cell.id, f"loose number {number + percent!r} in {_around(sentence, number)!r}: {_why(stated, outputs)}"
+        for message in loose(said(cell), outputs):
+            yield cell.id, message
+
+
+def loose_numbers_elsewhere(book):
+    """Of pages without cells: a row or paragraph that links to chapters may say what one of these prints.
+
+    What a chapter prints as 0.923 may be called 92.3 % there. Yields (file, message).
+    """
+    outputs = {page.path.name: page_numbers(page) for page in book.pages}
+    outputs = {name: numbers + [number.as_percentage() for number in numbers] for name, numbers in outputs.items()}
+    for path in sorted((book.root / "book").glob("*.md")):
+        for block in BLOCKS.split(path.read_text(encoding="utf-8")):
+            linked = set(LINKED.findall(block)) & outputs.keys()
+            for message in loose(prose(block), [number for name in linked for number in outputs[name]]) if linked else ():
+                yield f"book/{path.name}", message
+
+
+def page_numbers(page):
+    return [number for cell in code_cells(page.nb) for number in printed(cell)]
+
+
+def loose(text, outputs):
+    """A message for each number that the text states and no compared output prints."""
+    for sentence in sentences(text):
+        for number, percent in STATED.findall("" if CITATION.search(sentence) else sentence):
+            if not percent and not re.search(r"\.|,(?!000\b)", number):
+                continue
+            stated = Decimal(number.replace(",", ""))
+            whole = bool(percent) and "." not in number
+            if not any(p.tier != "ignored" and p.binds(stated, whole) for p in outputs):
+                yield f"loose number {number + percent!r} in {_around(sentence, number)!r}: {_why(stated, outputs)}"
 
 
 def printed(cell):
@@ -93,7 +123,7 @@ def said(cell):
 
 def sentences(text):
     """Sentences, items of lists and rows of tables, without the numbers that need no output."""
-    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*|]|\d+\.)\s)", EXCUSED.sub(" ", text)):
+    for block in BLOCKS.split(EXCUSED.sub(" ", text)):
         yield from re.split(r"(?<=[.!?])\s+(?=[A-Z“\"*({])", " ".join(block.split()))
 
 

@@ -31,6 +31,7 @@ BOOK_RULES = {
     "budget": book.budget,
     "addresses": book.addresses,
     "dataset rows in files": book.files_hold_no_rows,
+    "numbers of pages": numbers.loose_numbers_elsewhere,
     "house words in files": words.file_words,
     "verdicts": verdicts.verdicts,
 }
