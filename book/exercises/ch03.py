@@ -12,7 +12,7 @@ from lora_from_scratch.finetune import EncoderClassifier, build_classifier, enco
 from lora_from_scratch.finetune.methods import choose_trained
 from lora_from_scratch.targets import find_targets
 
-CONFIG = LoraConfig(r=2, alpha=4, target_modules=("query", "value"))  # of the three bad injections
+CONFIG = LoraConfig(r=2, alpha=4, target_modules=("query", "value"))  # of the three faulty set-ups
 
 
 def flags(model) -> dict[str, bool]:
@@ -90,8 +90,8 @@ def targets(config):
 
 
 COUNT_SLIPS = {
-    "first": {6144: "that's one block", 18432: "at rank 1 a matrix has in + out parameters, not only in",
-              632070: "leave the head out here", 14155776: "those are the weights that are adapted, not the factors"},
+    "first": {12288: "that's one block", 36864: "is that rank 1, or only in where it should be in + out?",
+              668934: "leave the head out here", 14155776: "those are the weights that are adapted, not the adapters"},
     "second": {9216: "that's rank 1", 6144: "that's one block", 18432: "two targets, or in + out?",
                39174: "leave the head out here"},
     "third": {92160: "here the head counts", 186630: "three blocks, not six",
@@ -102,7 +102,7 @@ COUNT_SLIPS = {
 
 @cache
 def audited() -> list[int]:
-    attention = LoraConfig(1, 2, encoder_targets(build_classifier("distilbert").backbone, "attention"))
+    attention = LoraConfig(2, 4, encoder_targets(build_classifier("distilbert").backbone, "attention"))
     ffn = LoraConfig(8, 16, r".*(intermediate|\d\.output)\.dense", layers=(3, 4, 5))
     audits = [parameter_report(choose_trained(build_classifier(name), method, config)) for name, method, config in (
         ("distilbert", "lora", attention), ("minilm", "lora", LoraConfig(4, 8, ("query", "value"))),
@@ -122,8 +122,8 @@ def counts(first, second, third):
     return f"{', '.join(f'{n:,}' for n in right)}, as the audit counts them"
 
 
-def patient() -> EncoderClassifier:
-    """A tiny BERT with a head, for an injection to be tried on."""
+def small_model() -> EncoderClassifier:
+    """A tiny BERT with a head, for a set-up to be tried on."""
     torch.manual_seed(0)
     config = AutoConfig.for_model("bert", vocab_size=50, hidden_size=32, num_hidden_layers=2,
                                   num_attention_heads=2, intermediate_size=64)  # fmt: skip
@@ -135,7 +135,7 @@ def adamw(model) -> torch.optim.Optimizer:
 
 
 def moved_by_one_step(model, optimiser) -> set[str]:
-    """The names of the parameters that one step on the patient changes."""
+    """The names of the parameters that one step on the small model changes."""
     before, ids = {name: p.detach().clone() for name, p in model.named_parameters()}, torch.arange(14).reshape(2, 7)
     F.cross_entropy(model(ids, torch.ones_like(ids)), torch.tensor([0, 1])).backward()
     optimiser.step()
@@ -144,9 +144,9 @@ def moved_by_one_step(model, optimiser) -> set[str]:
 
 @judged
 def repairs(*functions):
-    wanted = trained(add_lora(patient(), CONFIG))
+    wanted = trained(add_lora(small_model(), CONFIG))
     for function in functions:
-        model, name = patient(), function.__name__
+        model, name = small_model(), function.__name__
         optimiser = run(function, model)
         expect(isinstance(optimiser, torch.optim.Optimizer), f"{name} doesn't return its optimiser")
         there, trains, moved = set(flags(model)), trained(model), run(moved_by_one_step, model, optimiser)
@@ -154,10 +154,10 @@ def repairs(*functions):
         expect(any("lora_" in n for n in there), f"{name} adapts nothing")
         expect(not extra, f"{name}: {len(extra)} tensors of the base train, such as {', '.join(extra[:1])}")
         expect(not any("lora_" in n for n in wanted - there), f"{name} adapts fewer layers than CONFIG names")
-        expect(not any("lora_" in n for n in missing), f"{name}: the factors are frozen, so only the head can learn")
+        expect(not any("lora_" in n for n in missing), f"{name}: the adapters are frozen, so only the head can learn")
         expect(not missing, f"{name}: {', '.join(missing[:1])} is frozen and should train")
         expect(moved, f"{name}: the audit is fine, but one step moves nothing: which tensors does the optimiser hold?")
         moved_A, right = [n for n in moved if "lora_A" in n], {n for n in wanted if "lora_A" not in n}
         expect(not moved_A, f"{name}: an A moves in the first step: did you change how it starts, or decay it?")
         expect(moved == right, f"{name}: one step moves {len(moved)} tensors, expected {len(right)}")
-    return "all three train the factors and the head, and one step moves every B and the head"
+    return "all three train the adapters and the head, and one step moves every B and the head"
