@@ -27,7 +27,7 @@ def levels(function):
 @judged
 def size(function):
     small = 1 << 20
-    for linear, other, bits, block in ((10_616_832, 11_950_854, 4, 64), (small, 0, 4, 64), (small, 100, 2, 32), (small, 7, 8, 128)):
+    for linear, other, bits, block in ((106_168_320, 28_346_688, 4, 64), (small, 0, 4, 64), (small, 100, 2, 32), (small, 7, 8, 128)):
         mine = number(run(function, linear, other, bits, block), "the size")
         codes, absmax, floats, rest = linear * bits / 8, linear / block, 4 * linear / block / 256, 4 * other
         right = codes + absmax + floats + rest

@@ -11,7 +11,6 @@ EXEMPT = frozenset({
     "book/09_low_rank_updates.ipynb",
     "book/10_forgetting.ipynb",
     "book/14_errors.ipynb",
-    "book/16_qlora.ipynb",
     "book/a1_tiny_adapters.ipynb",
     "book/a2_speed.ipynb",
 })
