@@ -34,7 +34,7 @@ CARD = """\
 2. write one.
 
 **Needs:** nothing
-**Minutes:** 40
+**Minutes:** 10 to read
 **Hardware:** a laptop
 **Cost:** nothing
 :::"""

@@ -80,6 +80,7 @@ BAD = [
      add_output("teach-3", "stream", text=ROW[:60] + "…")),
     ("card", "no card", set_source("card", "At a glance: nothing.")),
     ("card", "**Needs:**", replace("card", "**Needs:** nothing", "")),
+    ("card", "10 to read, at 200 words a minute", replace("card", "10 to read", "25 to read")),
     ("card", "must number its objectives", lambda c, o: c["card"].update(
         source=c["card"].source.replace("1. ", "- ").replace("2. ", "- "))),
     ("exercises", "3 exercises, expected at least 4", drop("exercise-4")),

@@ -6,6 +6,7 @@ from tools.gate.source import directives, prose
 from tools.notebook import output_text
 
 WORDS = (1500, 3000)
+WORDS_A_MINUTE = 200
 QUIZ = (4, 6)
 PARTS = ("Summary", "Check yourself", "Exercises", "Further reading", "Solutions")
 CARD_LINES = ("Needs", "Minutes")
@@ -66,6 +67,9 @@ def card(page):
     for word in CARD_LINES:
         if not re.search(rf"^\*\*{word}:\*\* \S", body, flags=re.M):
             yield cell.id, f"the card must have a line **{word}:** …"
+    minutes, says = word_count(page.nb) / WORDS_A_MINUTE, re.search(r"^\*\*Minutes:\*\* (\d+) to read", body, flags=re.M)
+    if not says or abs(int(says[1]) - minutes) > 1:
+        yield cell.id, f"the card must say **Minutes:** {minutes:.0f} to read, at {WORDS_A_MINUTE} words a minute"
 
 
 def objectives(text):
