@@ -36,10 +36,10 @@ def gap_chart(gaps: dict[str, float]) -> Figure:
         if gaps[route] == 0:
             ax.plot(1e-10, row, "s", color=GREEN, ms=12, mfc="none", mew=2.5)
         else:
-            colour = next(colour for start, colour in colours.items() if route.startswith(start))
+            colour = next((colour for start, colour in colours.items() if route.startswith(start)), GREEN)
             ax.plot(gaps[route], row, "o", color=colour, ms=12, mew=2.5)
     ax.axvline(2e-9, color=GREY, ls=":")
-    ax.set(xscale="log", xlim=(6e-12, 30), xlabel="largest difference of a logit", yticks=range(len(order)), yticklabels=order)
+    ax.set(xscale="log", xlim=(6e-12, 30), xlabel="gap: largest difference of a logit", yticks=range(len(order)), yticklabels=order)
     ax.set_xticks([1e-10, 1e-6, 1e-3, 1], ["exactly 0", "$10^{-6}$", "$10^{-3}$", "1"])
     ax.minorticks_off()
     ax.invert_yaxis()
