@@ -43,9 +43,8 @@ none; the figure below shows the same runs.</p>
 def budget(bought: dict) -> Figure:
     """Accuracy over the number of trained parameters, name -> (parameters, estimate); LoRA by the place of its layers."""
     shown = {"bias": "biases", "last-block": "last block", "full": "full\nfine-tuning"}
-    sides = {"attention, rank 1": "left", "bias": "right", "all six, rank 1": "above", "all six, rank 8": "above"}  # else below
-    aligned = {"left": ((-12, 0), "right", "center"), "right": ((12, 0), "left", "center"),
-               "above": ((0, 6), "center", "bottom"), "below": ((0, -6), "center", "top")}  # fmt: skip
+    sides = {"attention, rank 1": "left", "all six, rank 1": "above", "all six, rank 8": "above"}  # else below
+    aligned = {"left": ((-12, 0), "right", "center"), "above": ((0, 6), "center", "bottom"), "below": ((0, -6), "center", "top")}
     fig, ax = plt.subplots(figsize=(6, 5), layout="constrained")
     for name, (count, found) in bought.items():
         place, _, rank = name.partition(", ")
