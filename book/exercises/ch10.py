@@ -11,11 +11,10 @@ from exercises.judge import close, compare, expect, given, judged, number, run, 
 from lora_from_scratch import LoraConfig, add_lora
 from lora_from_scratch.slots import lora_layers
 from study import records
-from study.retention import greatest_cosines
 
 
 def adapter() -> tuple[Tensor, Tensor, Tensor]:
-    """The factors A and B of an adapter of rank 4, and an input."""
+    """The matrices A and B of an adapter of rank 4, and an input."""
     generator = torch.Generator().manual_seed(3)
     return tuple(torch.randn(*shape, generator=generator).double() for shape in ((4, 32), (32, 4), (32,)))
 
@@ -79,21 +78,6 @@ def path(run: dict) -> list[tuple[float, float]]:
 
 
 @judged
-def strength(answer, W, parts, u, v):
-    """``parts`` is the SVD of ``W``, and ``u`` and ``v`` are the directions of the update."""
-
-    def least_cosine(units):
-        return greatest_cosines(W + units * parts.S[9] * torch.outer(u, v), parts.U).min()
-
-    units = number(answer, "strength")
-    expect(0 < units < 100, "strength must be positive, and no more than a few units")
-    expect(least_cosine(units) < 0.5, "no intruder at that strength: each of the first ten still has a cosine of "
-                                      "at least a half with one of the base's vectors")  # fmt: skip
-    expect(least_cosine(units - 0.15) >= 0.5, "there is an intruder, but there is one at a smaller strength, too")
-    return "an intruder has to be about as strong as the vectors among which it is to stand"
-
-
-@judged
 def turned_down(function):
     torch.manual_seed(7)
     model, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), torch.randn(10, 6)
@@ -117,11 +101,11 @@ def turned_down(function):
     before, whole = state(), updates()
     for part in (0.3, 0.0):
         now, off = run(within, part)
-        expect(all(map(torch.equal, state(), before)), "afterwards a factor or the scaling isn't what it was; "
+        expect(all(map(torch.equal, state(), before)), "afterwards a matrix or the scaling isn't what it was; "
                "dividing by part again rounds, and part may be 0: keep copies")  # fmt: skip
         for name, update in now.items():
             compare(update, part * whole[name], {
-                "both factors were scaled, so the product was scaled by part squared": part**2 * whole[name],
+                "both matrices were scaled, so the product was scaled by part squared": part**2 * whole[name],
             }, f"within it, the update of layer {name} is not {part} of the whole one")  # fmt: skip
     try:
         with function(model, 0.5):
@@ -129,6 +113,6 @@ def turned_down(function):
     except KeyError:
         pass
     restored = all(map(torch.equal, state(), before))
-    expect(restored, "after an error within the block the factors stay turned down: use try … finally")
+    expect(restored, "after an error within the block the matrices stay turned down: use try … finally")
     expect(close(off, base), "at part 0 the model's answers aren't the base's")
-    return "at part 0 it is the base, and the factors come back in every bit"
+    return "at part 0 it is the base, and the matrices come back to the bit"

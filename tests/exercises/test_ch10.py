@@ -90,41 +90,19 @@ def test_above():
     })  # fmt: skip
 
 
-def test_strength():
-    torch.manual_seed(0)
-    Q, P = (torch.linalg.qr(torch.randn(120, 120)).Q for _ in range(2))
-    W = Q * 0.97 ** torch.arange(120) @ P
-    parts = torch.linalg.svd(W)
-    u, v = (F.normalize(torch.randn(120), dim=0) for _ in range(2))
-
-    def least_cosine(units):
-        U = torch.linalg.svd(W + units * parts.S[9] * torch.outer(u, v)).U[:, :10]
-        return (U.T @ parts.U).abs().amax(1).min()
-
-    right = next(units for units in np.arange(0.05, 5, 0.05) if least_cosine(units) < 0.5)
-    given = W, parts, u, v
-    accepts(ch10.strength, right, *given)
-    tells_apart(ch10.strength, {
-        "strength is None": (None, *given),
-        "must be positive": (-1.0, *given),
-        "no intruder": (right - 0.1, *given),
-        "at a smaller strength": (right + 0.5, *given),
-    })  # fmt: skip
-
-
 def dial(change, undo=True, forgiving=True):
-    """A context manager that lets ``change`` loose on every layer, and then copies the factors back."""
+    """A context manager that lets ``change`` loose on every layer, and then copies the matrices back."""
 
     @contextmanager
     def turned_down(model, part):
-        def factors():
+        def matrices():
             return [t for _, layer in lora_layers(model) for t in (layer.lora_A.weight, layer.lora_B.weight)]
 
         def restore():
-            for t, old in zip(factors(), kept, strict=True):
+            for t, old in zip(matrices(), kept, strict=True):
                 t.data.copy_(old)
 
-        kept = [t.detach().clone() for t in factors()]
+        kept = [t.detach().clone() for t in matrices()]
         for _, layer in lora_layers(model):
             change(layer, part)
         if not forgiving:
@@ -167,7 +145,7 @@ def test_turned_down():
         "layer 0 is not 0.3 of the whole": (nothing,),
         "stops with TypeError": (stub,),
         "keep copies": (divides,),
-        "both factors were scaled": (dial(both),),
+        "both matrices were scaled": (dial(both),),
         "try … finally": (dial(scale_B, forgiving=False),),
     })  # fmt: skip
     tells_apart(ch10.turned_down, {

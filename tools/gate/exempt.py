@@ -9,7 +9,6 @@ EXEMPT = frozenset({
     "book/04_emotion_data.ipynb",
     "book/05_finetune.ipynb",
     "book/09_low_rank_updates.ipynb",
-    "book/10_forgetting.ipynb",
     "book/14_errors.ipynb",
     "book/a1_tiny_adapters.ipynb",
     "book/a2_speed.ipynb",
