@@ -85,7 +85,7 @@ def why_still(function):
     return "five models, and every tensor that stands still has its reason"
 
 
-BUGS = ("both zero", "not frozen", "optimiser early", "head frozen", "rate copied", "healthy")
+BUGS = ("both zero", "not frozen", "optimiser early", "head frozen", "learning rate copied", "healthy")
 _ANSWERS = dict(zip(range(1, 6), (BUGS[i] for i in (4, 1, 5, 0, 3)), strict=True))
 
 
@@ -99,7 +99,7 @@ def ward() -> dict[int, SimpleNamespace]:
         if bug == "not frozen":
             model.up.bias.requires_grad_(True)
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        groups = [{"params": [p for name, p in trained if "lora_" in name], "lr": 1e-6 if bug == "rate copied" else 1e-2},
+        groups = [{"params": [p for name, p in trained if "lora_" in name], "lr": 1e-6 if bug == "learning rate copied" else 1e-2},
                   {"params": [p for name, p in trained if "lora_" not in name]}]  # fmt: skip
         optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=1e-2, weight_decay=0)
         patients[number] = SimpleNamespace(model=model, optimiser=optimiser)
@@ -114,7 +114,7 @@ def diagnoses(found):
         expect(said in BUGS, f"{said!r} is none of {', '.join(BUGS)}")
     hints = {
         "both zero": "print what moved in two steps", "not frozen": "look at everything that moves, biases, too",
-        "head frozen": "ask the audit, or what moved, for the head", "rate copied": "everything moves; ask how far",
+        "head frozen": "ask the audit, or what moved, for the head", "learning rate copied": "everything moves; ask how far",
         "healthy": "what moves is right, and so is how far",
     }  # fmt: skip
     wrong = [number for number, said in found.items() if said != _ANSWERS[number]]

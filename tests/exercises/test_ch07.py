@@ -54,7 +54,7 @@ def test_why_still():
 
 
 def test_diagnoses():
-    found = {1: "rate copied", 2: "not frozen", 3: "healthy", 4: "both zero", 5: "head frozen"}
+    found = {1: "learning rate copied", 2: "not frozen", 3: "healthy", 4: "both zero", 5: "head frozen"}
     accepts(ch07.diagnoses, found)
     assert told(ch07.diagnoses, dict.fromkeys(range(1, 6))) == "not yet: patient 1 has no diagnosis"
     tells_apart(ch07.diagnoses, {
@@ -62,7 +62,7 @@ def test_diagnoses():
         "none of both zero": (found | {2: "unwell"},),
         "4 of 5 are right; patient 1 isn't healthy: everything moves": (found | {1: "healthy"},),
         "biases, too": (found | {2: "healthy"},),
-        "patient 3 doesn't have 'rate copied': what moves is right": (found | {3: "rate copied"},),
+        "patient 3 doesn't have 'learning rate copied': what moves is right": (found | {3: "learning rate copied"},),
         "in two steps": (found | {4: "optimiser early"},),
         "for the head": (found | {5: "healthy"},),
     })  # fmt: skip
