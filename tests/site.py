@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.chapters import chapter_number
+from tools.pages import chapter_number
 
 SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
 PAGES = [page for page in sorted(SITE.rglob("*.html")) if "_static" not in page.parts]

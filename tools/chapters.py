@@ -1,27 +1,21 @@
-"""From book/chapters.yml, the one list of pages, make _toc.yml and README's table.
+"""From book/chapters.yml, the one list of pages, make _toc.yml, README's table and the landing page's cards.
 
 python -m tools.chapters           rewrite them
 python -m tools.chapters --check   only say whether they are up to date (the gate checks this too)
 """
 
-import re
 import sys
 from pathlib import Path
 
-import nbformat
 import yaml
 
+from tools.landing import landing_page
 from tools.notebook import colab_link, repository
+from tools.pages import chapter_number, title
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = "book/chapters.yml"
 BEGIN, END = "<!-- chapters: made by `python -m tools.chapters` -->\n", "<!-- end of chapters -->"
-
-
-def chapter_number(name: str) -> str | None:
-    """What a chapter is called by, from its file's name: "2" for 02_lora_layer, "A1" for a1_tiny_adapters."""
-    match = re.match(r"(?:0*(\d+)|([a-z]\d+))_", name)
-    return match and (match[1] or match[2].upper())
 
 
 def listed(root: Path) -> dict:
@@ -52,8 +46,7 @@ def readme(root: Path) -> str:
     for page in pages(root):
         path = root / "book" / f"{page}.ipynb"
         if path.exists():
-            heading = nbformat.read(path, as_version=4).cells[0].source.partition("\n")[0].removeprefix("# ")
-            name = " ".join(filter(None, (chapter_number(page), heading)))
+            name = " ".join(filter(None, (chapter_number(page), title(path))))
             rows.append(f"| {name} | {colab_link(repo, path.name)} |")
     text = (root / "README.md").read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
@@ -64,7 +57,11 @@ def readme(root: Path) -> str:
 
 def outdated(root: Path) -> dict[Path, str]:
     """The files that disagree with the list, each with the text that it should have."""
+    contents = listed(root)
     made = {root / "_toc.yml": toc(root), root / "README.md": readme(root)}
+    landing = root / "book" / f"{contents['root']}.ipynb"
+    if contents.get("answers"):
+        made[landing] = landing_page(landing, contents)
     return {path: text for path, text in made.items() if path.read_text(encoding="utf-8") != text}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tools.browser import launch
-from tools.chapters import chapter_number
+from tools.pages import chapter_number
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPRESSED = {".woff", ".woff2", ".png", ".webp", ".jpg"}  # as they are

@@ -8,7 +8,7 @@ import yaml
 from docutils import nodes
 
 from tests.tools import small_book
-from tools import chapters
+from tools import chapters, pages
 from tools.ext import book_numbers
 from tools.notebook import colab_link, repository
 
@@ -43,7 +43,7 @@ def run(monkeypatch, *words):
      ("intro", None), ("your_data", None), ("results", None), ("2", None)],
 )  # fmt: skip
 def test_a_chapters_number_is_in_its_files_name(name, number):
-    assert chapters.chapter_number(name) == number
+    assert pages.chapter_number(name) == number
 
 
 def test_the_table_of_contents_is_made_from_the_list(root, monkeypatch):
@@ -99,3 +99,57 @@ def test_the_site_numbers_an_appendix_as_its_file_does():
     book_numbers.renumber(env)
     assert env.toc_secnumbers == {"book/a1_b": {"": ("A1",), "#s": ("A1", 2), "#t": None}, "book/notes": {"": (19,)}}
     assert env.titles["book/a1_b"]["secnumber"] == title["secnumber"] == ("A1",)
+
+
+# The landing page.
+
+LANDING = """\
+paths:
+  - name: All of it
+    promise: everything there is
+    pages: [intro, 01_a, notes]
+answers:
+  01_a: Yes.
+  a1_b: No.
+"""
+
+
+@pytest.fixture
+def landing(root):
+    (root / chapters.LIST).write_text(LIST + LANDING)
+    cells = small_book.read(root, "intro.ipynb").cells
+    cells += [small_book.text("paths", "## How long?"), small_book.text("cards", "## Which chapter?")]
+    small_book.write(root / "book" / "intro.ipynb", cells)
+    return root
+
+
+def cell(root, id):
+    return next(cell.source for cell in small_book.read(root, "intro.ipynb").cells if cell.id == id)
+
+
+def test_the_landing_page_has_a_card_a_chapter_and_a_path_with_its_minutes(landing, monkeypatch):
+    minutes = pages.minutes(landing / "book" / "01_a.ipynb")
+    run(monkeypatch)
+    assert cell(landing, "paths") == (
+        f"## How long?\n\n- **All of it**, {minutes + 1} minutes of reading: everything there is ([1](01_a.ipynb) · [Notes](notes.md))."
+    )
+    cards = cell(landing, "cards")
+    assert cards.count(":::{grid-item-card}") == 2 and cards.startswith("## Which chapter?\n\n**First**\n")
+    card = f":::{{grid-item-card}} 1 · A chapter\n:link: 01_a\n:link-type: doc\n\nYes.\n\n```{{card-footer}}\n{minutes} minutes\n```\n:::"
+    assert card in cards and "Back matter" not in cards
+    assert chapters.outdated(landing) == {}
+
+
+def test_a_card_whose_chapter_has_changed_is_stale(landing, monkeypatch):
+    run(monkeypatch)
+    cells = small_book.read(landing).cells
+    cells[0].source = cells[0].source.replace("# A chapter", "# Another title")
+    small_book.write(landing / "book" / "01_a.ipynb", cells)
+    with pytest.raises(SystemExit, match="not up to date: .*intro.ipynb"):
+        run(monkeypatch, "--check")
+
+
+def test_a_chapter_without_an_answer_is_named(landing, monkeypatch):
+    (landing / chapters.LIST).write_text(LIST + LANDING.replace("  a1_b: No.\n", ""))
+    with pytest.raises(SystemExit, match="answers has no line for a1_b"):
+        run(monkeypatch)

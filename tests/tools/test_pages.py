@@ -11,8 +11,8 @@ import pytest
 
 import lora_from_scratch
 from tests.site import CHAPTERS, PAGES, SITE, open_page, skip_unless_ci
-from tools.chapters import chapter_number
 from tools.page_weight import weight
+from tools.pages import chapter_number
 
 WIDTHS = (1280, 768, 390)
 LOADS = {

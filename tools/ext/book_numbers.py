@@ -12,7 +12,7 @@ from docutils import nodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tools.chapters import chapter_number  # noqa: E402  # Sphinx puts this folder alone on the path
+from tools.pages import chapter_number  # noqa: E402  # Sphinx puts this folder alone on the path
 
 
 def renumber(env):

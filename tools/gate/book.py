@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import nbformat
 
 from tools import chapters
-from tools.chapters import chapter_number
 from tools.gate.prose import dataset_rows, row_head
 from tools.gate.source import definitions
 from tools.notebook import (
@@ -23,6 +22,7 @@ from tools.notebook import (
     shares,
     tier,
 )
+from tools.pages import chapter_number
 
 TEXT_FILES = (
     "*.md", "book/**/*.md", "book/**/*.py", "lora_from_scratch/**/*.py", "tools/**/*.py", "tests/**/*.py",
@@ -89,7 +89,7 @@ def in_contents(book):
     for page in book.pages:
         if page.path.stem not in listed:
             yield chapters.LIST, f"{page.path.stem} is missing: it would silently be left out of the book"
-    names = [name for name in listed if chapters.chapter_number(name)]
+    names = [name for name in listed if chapter_number(name)]
     if names != sorted(names):
         yield chapters.LIST, f"chapters are listed in the order {', '.join(names)}, expected rising numbers"
     for path in chapters.outdated(book.root):

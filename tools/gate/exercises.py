@@ -2,10 +2,10 @@
 
 import re
 
-from tools.chapters import chapter_number
 from tools.gate.prose import objectives
 from tools.gate.source import directives
 from tools.notebook import code_cells, output_text, tags
+from tools.pages import chapter_number
 
 MIN_EXERCISES = 4
 ABOUT = re.compile(r"Difficulty: (?:easy|medium|hard) · (?P<minutes>\d+) minutes · objective (?P<objective>\d+)")

@@ -14,8 +14,8 @@ What no rule sees: a sentence that says another thing than the link in it, or a 
 
 import re
 
-from tools.chapters import chapter_number
 from tools.notebook import code_cells, output_text
+from tools.pages import chapter_number
 
 PAGE = "verdicts.md"
 LINK = re.compile(r'\[([^\[\]]+)\]\((?:book/)?verdicts\.md#([\w-]+)\s+"([^"]+)"\)')

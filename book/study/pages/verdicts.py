@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from tools.chapters import chapter_number
+from tools.pages import chapter_number
 
 from .. import records
 from ..judged import JUDGED, Judged
