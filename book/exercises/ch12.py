@@ -2,15 +2,61 @@
 
 import math
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy.stats import t
-from torch import nn
 
-from exercises.judge import compare, expect, given, judged, number, one_of, run_or_none, whole
-from lora_from_scratch import LoRALinear
-from study import records, verdicts
+from exercises.judge import compare, expect, given, judged, number, one_of, run, run_or_none, whole
+from study.verdicts import BETTER, CANT_TELL, NO_DIFFERENCE, SCALE, SMALL, WORSE
+
+ATTENTION, FEED_FORWARD = 24 * [(384, 384)], 6 * [(1536, 384), (384, 1536)]  # MiniLM's layers
+
+
+@judged
+def buys(function):
+    found = {}
+    for name, budget, layers in (
+        ("attention", 300_000, ATTENTION), ("all linear layers", 300_000, ATTENTION + FEED_FORWARD),
+        ("the feed-forward layers", 300_000, FEED_FORWARD), ("exactly rank 1", 41_472, ATTENTION + FEED_FORWARD),
+        ("one parameter less", 41_471, ATTENTION + FEED_FORWARD), ("one layer", 100, [(3, 5)]),
+    ):  # fmt: skip
+        call = f"highest_rank({budget:,}, …) for {name}"
+        mine = run(function, budget, list(layers))
+        mine, one = whole(mine, call), sum(n_out + n_in for n_out, n_in in layers)
+        found[name] = budget // one
+        word = f"costs {mine * one:,}" if mine > found[name] else "fits, but so does a higher one"
+        compare(mine, found[name], {
+            f"{call}: you priced one layer, but the budget is for all of them": budget // sum(layers[0]),
+            f"{call}: an adapter has in + out parameters at rank 1, not in times out": budget // sum(a * b for a, b in layers),
+            f"{call}: each layer has two matrices, A and B; you count one": budget // sum(n_in for _, n_in in layers),
+            f"{call}: you round up, and then it costs more than the budget": math.ceil(budget / one),
+        }, f"{call}: rank {mine} {word}", rtol=0, atol=0)  # fmt: skip
+    return "300,000 parameters buy rank " + ", ".join(f"{found[name]} in {name}" for name in list(found)[:3])
+
+
+@judged
+def reading(function):
+    for low, high, right in (
+        (0.5, 2, BETTER), (-3, -0.2, WORSE), (0.2, 0.9, BETTER + SMALL), (-0.8, -0.1, WORSE + SMALL),
+        (-0.4, 0.7, NO_DIFFERENCE), (-0.4, 1.2, CANT_TELL), (-1.3, 0.4, CANT_TELL), (-2, 2, CANT_TELL),
+        (0, 0.6, NO_DIFFERENCE), (-1, 1, NO_DIFFERENCE),
+    ):  # fmt: skip
+        mine = run(function, low, high)
+        call = f"read_interval({low:g}, {high:g})"
+        one_of(mine, SCALE, call)
+        holds = low <= 0 <= high
+        if mine in (NO_DIFFERENCE, CANT_TELL) and not holds:
+            hint = "the interval leaves out zero"
+        elif mine not in (NO_DIFFERENCE, CANT_TELL) and holds:
+            hint = "the interval holds zero"
+        elif mine == NO_DIFFERENCE:
+            hint = "it reaches beyond a point, so a difference that matters isn't excluded"
+        elif mine == CANT_TELL:
+            hint = "it lies within one point of zero, and that's a finding"
+        elif mine.removesuffix(SMALL) != right.removesuffix(SMALL):
+            hint = "the sign is the other way round"
+        else:
+            hint = "look again whether the whole interval lies within one point of zero"
+        expect(mine == right, f"{call} is {mine!r}, but {hint}")
+    return "you tell a finding of no difference from one that you can't make"
 
 
 def freedom(n_out: int, n_in: int, r: int) -> int:
@@ -45,119 +91,17 @@ def room(function):
     return f"and a 5 x 4 update of rank 2 moves in {counted} directions, as the formula's {freedom(5, 4, 2)} says"
 
 
-def quantile(rows_error: float, seeds_error: float, seeds: int) -> float:
-    """Student's t for a 95 % interval: with seeds - 1 degrees of freedom, or more where the rows are part of the error."""
-    return float(t.ppf(0.975, (seeds - 1) * (1 + (rows_error / seeds_error) ** 2) ** 2))
-
-
-@judged
-def paired(rows_error, seeds_error, low, high, answer):
-    sides = [records.read(f"attention-r{r}-s1") for r in (16, 1)]
-    found, facts = verdicts.compare(*sides), records.facts("test")
-    one, other = (np.array([np.array(run["test"]["predictions"]) == facts.labels for run in side], float) for side in sides)
-    gap, (n, count), right = 100 * (one - other), one.shape, found.test
-    share = "is a share; points are a hundred times as large"
-
-    compare(number(rows_error, "rows_error"), 100 * right.rows_error, {
-        f"rows_error {share}": right.rows_error,
-        "rows_error is that of a single run; average over the seeds first, then take the deviation over rows": (gap.var(1).mean() / count) ** 0.5,
-        "rows_error is the deviation of rows; their mean has a smaller one": gap.mean(0).std(),
-        "rows_error is not paired: take one - other first, and then its deviation":
-            100 * ((one.mean(0).var() + other.mean(0).var()) / count) ** 0.5,
-    }, "rows_error: take one - other in points, its mean over seeds, and of that the standard error over rows", rtol=0.05)  # fmt: skip
-    means = gap.mean(1)
-    compare(number(seeds_error, "seeds_error"), 100 * right.seeds_error, {
-        f"seeds_error {share}": right.seeds_error,
-        "seeds_error: the deviation divides by n - 1; use ddof=1": means.std() / n**0.5,
-        "seeds_error is the deviation of seeds; their mean has a smaller one": means.std(ddof=1),
-        "seeds_error is not paired: take one - other first, and then its deviation":
-            100 * ((one.mean(1).var(ddof=1) + other.mean(1).var(ddof=1)) / n) ** 0.5,
-    }, "seeds_error: take the mean over rows of one - other in points, and of that the standard error over seeds", rtol=0.01)  # fmt: skip
-
-    mine = np.array([number(low, "low"), number(high, "high")])
-    ends = 100 * np.array([right.low, right.high])
-    expect(mine[0] <= mine[1], "low is above high")
-    squares = 1e4 * (right.rows_error**2 + right.seeds_error**2)
-    both, half, factor = squares - (np.ptp(ends) / 2 / quantile(right.rows_error, right.seeds_error, n)) ** 2, np.ptp(mine) / 2, t.ppf(0.975, n - 1)
-    expect(abs(-mine[::-1] - ends).max() > 0.05, "the sign is the other way round: it must be one minus other")
-    expect(abs(mine.mean() - ends.mean()) <= 0.05, "the interval's middle is off: it is the mean of one - other, in points")
-    compare(half, np.ptp(ends) / 2, {
-        "the errors are right, but the interval is too wide: take off once what both of them count": quantile(right.rows_error, right.seeds_error, n) * squares**0.5,
-        "the errors are right, but the interval is too narrow: t is larger than 1.96 with so few seeds": 1.96 * (squares - both) ** 0.5,
-        "the errors are right, but t with n - 1 degrees of freedom is for seeds alone; use ch12.quantile": factor * (squares - both) ** 0.5,
-    }, "the errors are right, and the middle is; the half-width is t times the root of the squares, less what both count", rtol=0.03)  # fmt: skip
-    one_of(answer, verdicts.SCALE, "the interval is right; answer")
-    expect(answer == found.verdict, f"the interval is right, but it doesn't say {answer!r}: does it hold zero, and does it reach beyond a point?")
-    return f"the interval agrees with the package's, and the verdict is {answer!r}"
-
-
-@judged
-def three(bootstrap, student):
-    drawn, exact = number(bootstrap, "bootstrap"), number(student, "student")
-    for name, share in (("bootstrap", drawn), ("student", exact)):
-        expect(0 <= share <= 1, f"{name} is {share:g}, but a share lies between 0 and 1")
-    compare(drawn, 0.75, {
-        "that is what the bootstrap promises; simulate what it does": 0.95,
-        "that is how often the bootstrap misses": 0.25,
-        "bootstrap: the truth can lie below all three, or above all three": 7 / 8,
-        "bootstrap: did you list the 27 draws? np.percentile interpolates: use method='inverted_cdf', or draw 1,000 times": 0.68,
-    }, "bootstrap: the interval runs from the smallest to the largest of the three; how often do all three fall on one side of 0?",
-        rtol=0, atol=0.02)  # fmt: skip
-    compare(exact, 0.95, {
-        "bootstrap is right; student is what 1.96 standard errors hold, and t is 4.30": 0.811,
-        "bootstrap is right; student's deviation must divide by n - 1: use ddof=1": 0.927,
-        "bootstrap is right; student needs the standard error of a mean of three, not the deviation": 0.982,
-        "bootstrap is right; student is how often that interval misses": 0.05,
-    }, "bootstrap is right; student: is 0 within 4.30 standard errors of the mean of the three?", rtol=0, atol=0.01)  # fmt: skip
-    return "the bootstrap holds the truth three times in four, and Student's interval as often as it promises"
-
-
-def losses(s: float, rate: float, start: float, eps: float, steps: int = 60) -> np.ndarray:
-    """A small frozen network learns the tosses of a coin at rank 4; ``start`` multiplies the start of A."""
-    torch.manual_seed(0)
-    X, coin = torch.randn(512, 32).double(), torch.randint(2, (512,))
-    net = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 2)).double().requires_grad_(False)
-    net[0] = LoRALinear(net[0], 4, alpha=4 * s).double()
-    net[0].lora_A.weight.data.mul_(start)
-    optimiser = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], rate, eps=eps)
-    found = []
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss = F.cross_entropy(net(X), coin)
-        loss.backward()
-        optimiser.step()
-        found.append(loss.item())
-    return np.array(found)
-
-
-@judged
-def translate(rate, start, eps):
-    rate, start, eps = number(rate, "rate"), number(start, "start"), number(eps, "eps")
-    expect(min(rate, start, eps) > 0, "rate, start and eps must be positive")
-    c = 2**0.5
-    if np.abs(losses(1, rate, start, eps) - losses(2, 0.02, 1, 1e-6)).max() < 1e-9:
-        return "the losses agree to rounding"
-    nearly = all(math.isclose(a, b, rel_tol=0.01) for a, b in ((rate, 0.02 * c), (start, c), (eps, 1e-6 / c)))
-    expect(not nearly, "right, but for the digits; write them with 2**0.5")
-    twice = math.isclose(rate, 0.04) or math.isclose(start, 2)
-    expect(not twice, "a factor of 2 belongs to the product of A and B; each takes its share")
-    expect(start >= 1 and rate >= 0.02, "it's the wrong way round: at scale 1 the factors must be larger, not smaller")
-    expect(math.isclose(start, c, rel_tol=1e-6), "start isn't right: for which c is (c B)(c A) = 2 B A?")
-    expect(math.isclose(rate, 0.02 * c, rel_tol=1e-6), "start is right; the factors must also move by as much more")
-    expect(False, "start and rate are right; the gradients have become smaller, and eps must shrink with them")
-
-
 @judged
 def rates(best, short_of, known):
-    """``known(r, rate)`` is the share of the tosses that rank r learns at this rate."""
+    """``known(r, lr)`` is the share of the tosses that rank r learns at this learning rate."""
     given(best=best)
-    expect(isinstance(best, dict) and {1, 4} <= best.keys(), "best must be {1: a rate, 4: a rate}")
+    expect(isinstance(best, dict) and {1, 4} <= best.keys(), "best must be {1: a learning rate, 4: a learning rate}")
     for r in (1, 4):
-        rate = number(best[r], f"best[{r}]")
-        expect(0 < rate < 10, f"{rate:g} is no sensible rate")
-        mine, third, thrice = known(r, rate), known(r, rate / 3), known(r, 3 * rate)
+        lr = number(best[r], f"best[{r}]")
+        expect(0 < lr < 10, f"{lr:g} is no sensible learning rate")
+        mine, third, thrice = known(r, lr), known(r, lr / 3), known(r, 3 * lr)
         better = "a third of" if third > thrice else "three times"
-        expect(max(third, thrice) <= mine + 0.01, f"at rank {r}, {better} your rate learns more than {rate:g} does")
-    one_of(short_of, ("rank", "rate"), "the rates are good; short_of")
-    expect(short_of == "rank", "both have their best rate now, and rank 1 still knows far fewer tosses")
-    return "each at its own best rate, rank 1 is still far behind: it is short of rank"
+        expect(max(third, thrice) <= mine + 0.01, f"at rank {r}, {better} your learning rate learns more than {lr:g} does")
+    one_of(short_of, ("rank", "learning rate"), "the learning rates are good; short_of")
+    expect(short_of == "rank", "both have their best learning rate now, and rank 1 still knows far fewer tosses")
+    return "each at its own best learning rate, rank 1 is still far behind, so it's short of rank"
