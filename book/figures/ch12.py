@@ -35,14 +35,13 @@ def rank_scale(reached: dict, rates: dict, gaps: list[list[tuple]]) -> HTML:
         "gaps": [[[*points(gap), verdict] for gap, verdict in line] for line in gaps],
     }  # fmt: skip
     return HTML(f"""<div class="rank-scale" data-runs="{html.escape(json.dumps(page, separators=(",", ":")))}">
-<p>On the book's own page a picture stands here in which you choose two settings and see their difference. This copy has
-none; the figure below shows the same runs.</p>
+<p>On the book's own page you can choose two settings here and see their difference. This copy can't show that, but the
+figure below draws five differences of the same runs.</p>
 </div>""")
 
 
 def budget(bought: dict) -> Figure:
     """Accuracy over the number of trained parameters, name -> (parameters, estimate); LoRA by the place of its layers."""
-    shown = {"bias": "biases", "last-block": "last block", "full": "full\nfine-tuning"}
     sides = {"attention, rank 1": "left", "all six, rank 1": "above", "all six, rank 8": "above"}  # else below
     aligned = {"left": ((-12, 0), "right", "center"), "above": ((0, 6), "center", "bottom"), "below": ((0, -6), "center", "top")}
     fig, ax = plt.subplots(figsize=(6, 5), layout="constrained")
@@ -53,7 +52,7 @@ def budget(bought: dict) -> Figure:
         side = sides.get(name, "below")
         offset, across, up = aligned[side]
         y = 100 * {"above": found.high, "below": found.low}.get(side, found.mean)
-        label = shown.get(name, f"{place},\n{rank}")
+        label = f"{place},\n{rank}" if rank else name.replace(" fine", "\nfine")
         ax.annotate(label, (count, y), offset, textcoords="offset points", ha=across, va=up)
     ax.set(xscale="log", xlim=(1.2e3, 1.2e8), ylim=(86, 95))
     ax.set(xlabel="trained parameters outside the head", ylabel="test accuracy, %")
@@ -63,7 +62,7 @@ def budget(bought: dict) -> Figure:
 def differences(gaps: dict, point: float) -> Figure:
     """Paired differences on test, a line each, name -> comparison. Colour and mark say the verdict; the band reaches ``point`` either way."""
     looks = {"better or worse": (ORANGE, "D"), NO_DIFFERENCE: (BLUE, "o"), CANT_TELL: ("black", "s")}
-    fig, ax = plt.subplots(figsize=(6, 5.6), layout="constrained")
+    fig, ax = plt.subplots(figsize=(6, 5), layout="constrained")
     ax.axvspan(-100 * point, 100 * point, color="#DDDDDD", lw=0)
     ax.axvline(0, color="black", lw=1)
     for y, gap in enumerate(gaps.values()):
