@@ -34,21 +34,18 @@ def length_and_direction() -> Figure:
     return fig
 
 
-def tuning_curves(tuned: dict[str, list[dict]], speed) -> Figure:
-    """Validation accuracy of every tuning run, above by its rate, below by ``speed(run)``; a cross is a run that fell to one class."""
-    fig, axes = plt.subplots(2, 1, figsize=(6, 6.6), layout="constrained")
-    for ax, at in zip(axes, (lambda run: run["train"]["lr"], speed), strict=True):
-        for name, grid in tuned.items():
-            good = [run for run in grid if not run["failure"]]
-            accuracies = [100 * run["validation"]["accuracy"] for run in good]
-            ax.plot([*map(at, good)], accuracies, MARKS[name] + "-", color=COLOURS[name], label=name)
-            for run in grid:
-                if run["failure"]:
-                    ax.plot(at(run), 90.6 + 0.25 * (name == "plain"), "x", color=COLOURS[name], ms=10, mew=2.5)
-        ax.set(xscale="log", ylim=(90.4, 93.6), ylabel="validation (%)")
-    axes[0].set_xlabel("learning rate (of $A$)")
-    axes[1].set_xlabel("$s$ times the rate of $B$")
-    fig.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center", frameon=False)
+def tuning_curves(tuned: dict[str, list[dict]]) -> Figure:
+    """Validation accuracy of every tuning run by its learning rate; a cross is a run that collapsed to one class."""
+    fig, ax = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    for name, grid in tuned.items():
+        good = [run for run in grid if not run["failure"]]
+        rates, accuracies = zip(*((run["train"]["lr"], 100 * run["validation"]["accuracy"]) for run in good), strict=True)
+        ax.plot(rates, accuracies, MARKS[name] + "-", color=COLOURS[name], lw=2, ms=7, label=name)
+        for run in grid:
+            if run["failure"]:
+                ax.plot(run["train"]["lr"], 90.6 + 0.25 * (name == "plain"), "x", color=COLOURS[name], ms=10, mew=2.5)
+    ax.set(xscale="log", ylim=(90.4, 93.6), ylabel="validation accuracy (%)", xlabel="learning rate (LoRA+: that of $A$)")
+    fig.legend(ncols=3, loc="outside upper center", frameon=False)
     return fig
 
 

@@ -85,23 +85,6 @@ def test_plain():
     })  # fmt: skip
 
 
-def test_count():
-    lora, more = 16 * (4 * 8192 + 3 * 15104), 4 * 4096 + 2 * 11008 + 4096
-    accepts(ch13.count, lora, more)
-    assert told(ch13.count, None, None) == "not yet: lora is None"
-    tells_apart(ch13.count, {
-        "not a whole number": (lora + 0.5, more),
-        "attention alone": (4 * 16 * 8192, more),
-        "one of the MLP's": (16 * (4 * 8192 + 2 * 15104), more),
-        "costs r (in + out)": (4 * 4096**2, more),
-        "not for each input": (lora, 4 * 4096 + 2 * 4096 + 11008),
-        "on top": (lora, lora + more),
-        "don't depend on the rank": (lora, 16 * more),
-        "down to 4096": (lora, 4 * 4096 + 3 * 11008),
-        "each row of each weight": (lora, 7),
-    })  # fmt: skip
-
-
 def test_luck():
     accepts(ch13.luck, lambda k: 1 - 0.95**k)
     assert told(ch13.luck, None) == "not yet: lucky is None"
