@@ -31,26 +31,6 @@ def floors(accuracy, macro_f1, at_random):
     return f"{right}; guessing at random is worse than naming the largest class"
 
 
-@judged
-def bill(function, lengths):
-    def padded(order, size, full=False):
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
-        return sum((size if full else len(part)) * max(part) for part in parts)
-
-    for rows, size in (([3, 9, 4, 8], 2), ([5, 1, 7, 2, 8], 2), ([4, 4, 4], 8), (lengths, 16)):
-        where, order = f"lengths {str(list(rows))[:24]} and batches of {size}", sorted(rows)
-        mine = number(run(function, list(rows), size, advice=f"with {where}"), f"your bill for {where}")
-        compare(mine, padded(order, size), {f"{hint} ({where})": slip for hint, slip in {
-            "sort the shortest first": padded(order[::-1], size),
-            "the rows aren't sorted first": padded(list(rows), size),
-            "you pad every batch to the longest row of all": len(rows) * max(rows),
-            "you count the last batch as full": padded(order, size, full=True),
-            "that counts the texts alone, without padding": sum(rows),
-            "the last, shorter batch is missing": padded(order[: len(order) // size * size], size),
-        }.items()}, f"for {where} you say {mine:g}, expected {padded(order, size)}", rtol=0)  # fmt: skip
-    return "and for fully sorted rows of train the bill is hardly more than the texts themselves"
-
-
 def words(text: str) -> str:
     return " ".join(re.findall("[a-z0-9]+", text.lower()))
 

@@ -1,27 +1,41 @@
-"""Chapter 4's long figure: the ladder from the most frequent label to full fine-tuning."""
+"""Chapter 4's figures: accuracy by the number of labelled rows, and the baselines next to LoRA."""
 
-import numpy as np
+from matplotlib.figure import Figure
 
-from figures.style import BLUE, GREY, ORANGE, interval, plt
-from study.statistics import Estimate, wilson
-
-TICKS = (35, 50, 70, 80, 90, 93, 95)  # percent
+from figures.style import BLUE, GREY, ORANGE, plt
+from study.statistics import Estimate
 
 
-def draw_ladder(rungs: dict[str, list[float]], rows: int = 2000) -> None:
-    """A rung for each classifier, by name the accuracies of its runs: their mean, the luck of the rows, each run."""
-    fig, ax = plt.subplots(figsize=(5.8, 1.3 + 0.5 * len(rungs)))
-    for y, accuracies in enumerate(rungs.values()):
-        mean = np.mean(accuracies)
-        low, high = wilson(mean, rows)
-        errors = Estimate(1 - mean, 1 - high, 1 - low, 0, len(accuracies))
-        interval(ax, y, errors, scale=1, horizontal=True, color=GREY if y == 0 else ORANGE if y < 3 else BLUE, lw=3)
-        if len(accuracies) > 1:
-            ax.plot(1 - np.array(accuracies), [y + 0.25] * len(accuracies), "|", color="black", ms=8)
-    ax.set(xscale="log", xlim=(0.75, 0.045), ylim=(-0.6, len(rungs) - 0.4))
-    ax.set_xlabel("validation accuracy, errors on a log scale")
-    ax.set_xticks([1 - tick / 100 for tick in TICKS], TICKS)
+def learning_curve(curve: list[dict], floor: float) -> Figure:
+    """Validation accuracy of words and of frozen features, by the rows they learn from; ``floor`` reads nothing."""
+    fig, ax = plt.subplots(figsize=(5.8, 4.2))
+    rows = [point["rows"] for point in curve]
+    for name, text, colour, marker, place in (
+        ("tfidf", "bag of words", ORANGE, "s", (1600, 80)),
+        ("frozen features", "frozen features", BLUE, "o", (2400, 57)),
+    ):
+        ax.plot(rows, [100 * point[name] for point in curve], marker=marker, color=colour, lw=2.5, ms=8)
+        ax.text(*place, text, color={ORANGE: "#7A5200", BLUE: "#00558A"}[colour], ha="right" if name == "tfidf" else "left")
+    ax.axhline(100 * floor, color=GREY, ls="--", lw=2)
+    ax.text(16_000, 100 * floor - 2, "always joy", color="#595959", ha="right", va="top")
+    ax.set(xscale="log", xlabel="labelled rows to learn from", ylabel="validation accuracy in %", ylim=(25, 100))
+    ax.set_xticks([125, 500, 2000, 16_000], ["125", "500", "2,000", "16,000"])
     ax.minorticks_off()
-    ax.set_yticks(range(len(rungs)), list(rungs))
-    ax.grid(axis="x", alpha=0.3)
     fig.tight_layout()
+    return fig
+
+
+def ladder(found: dict[str, Estimate]) -> Figure:
+    """A bar for each method's accuracy with its interval, the cheapest on top; the last is the one to be judged."""
+    fig, ax = plt.subplots(figsize=(5.8, 3.8))
+    last = len(found) - 1
+    for y, each in enumerate(found.values()):
+        ax.barh(y, 100 * each.mean, color=BLUE if y == last else ORANGE if y else GREY, height=0.62)
+        ax.plot([100 * each.low, 100 * each.high], [y, y], color="black", lw=2.5)
+        ax.text(100 * each.high + 1.5, y, f"{100 * each.mean:.1f}", va="center")
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set(xlim=(0, 108), xticks=range(0, 101, 25), xlabel="test accuracy in %")
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    fig.tight_layout()
+    return fig

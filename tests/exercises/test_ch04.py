@@ -5,7 +5,6 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
 
@@ -36,30 +35,6 @@ def test_floors():
         "for macro_f1: recall is 1": (0.6, 0.2, 0.46),
         "equally often": (0.6, 0.25, 1 / 3),
         "with share p": (0.6, 0.25, 0.36),
-    })  # fmt: skip
-
-
-def test_bill():
-    lengths = np.random.default_rng(0).integers(3, 60, 100).tolist()
-
-    def bill(order, size, full=False, drop=False):
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
-        return sum((size if full else len(part)) * max(part) for part in parts if not drop or len(part) == size)
-
-    accepts(ch04.bill, lambda rows, size: bill(sorted(rows), size), lengths)
-    accepts(ch04.bill, lambda rows, size: np.int64(bill(sorted(rows), size)), lengths)
-    assert "you say 0, expected 26" in told(ch04.bill, lambda rows, size: 0, lengths)
-    tells_apart(ch04.bill, {
-        "returns None": (lambda rows, size: rows.sort(), lengths),
-        "stops with": (lambda rows, size: bill(rows.sort(), size), lengths),
-        "not a number": (lambda rows, size: [bill(sorted(rows), size)], lengths),
-        "the shortest first": (lambda rows, size: bill(sorted(rows)[::-1], size), lengths),
-        "aren't sorted": (lambda rows, size: bill(rows, size), lengths),
-        "longest row of all": (lambda rows, size: len(rows) * max(rows), lengths),
-        "as full": (lambda rows, size: bill(sorted(rows), size, full=True), lengths),
-        "texts alone": (lambda rows, size: sum(rows), lengths),
-        "shorter batch is missing": (lambda rows, size: bill(sorted(rows), size, drop=True), lengths),
-        "expected 26": (lambda rows, size: 2 * bill(sorted(rows), size), lengths),
     })  # fmt: skip
 
 
