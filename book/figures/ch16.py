@@ -22,7 +22,7 @@ def arrivals(random, trained):
     ax.plot(*zip(*random, strict=True), "o-", color=GREY, ms=8, label="random update")
     for (name, pairs), mark, colour in zip(trained.items(), ("D", "s"), (BLUE, ORANGE), strict=True):
         ax.plot(*zip(*pairs, strict=True), mark, color=colour, ms=6, alpha=0.6, label=name)
-    ax.set(xscale="log", xlabel="size of the update, % of the weight's", ylabel="what arrived of it, %", ylim=(-8, 112))
+    ax.set(xscale="log", xlabel="size of the update, % of the weight", ylabel="share that arrived, %", ylim=(-8, 112))
     ax.set_xticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
     ax.minorticks_off()
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9), fontsize=12)
