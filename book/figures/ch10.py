@@ -51,7 +51,7 @@ def map_and_accuracy(paths: dict, seeds: list[str]) -> Figure:
 
 
 def rates_and_head(paths: dict, seeds: list[str]) -> Figure:
-    """Map agreement against accuracy at lower rates (dashed) and after a trained head (solid); the usual runs in grey.
+    """Map agreement against accuracy at lower learning rates (dashed) and after a trained head (solid); the usual runs in grey.
 
     The dashed lines lie above the grey ones, and the solid ones keep nearly the whole map.
     """
@@ -61,12 +61,12 @@ def rates_and_head(paths: dict, seeds: list[str]) -> Figure:
     for method in TRAINED:
         for seed in seeds:
             first = method == TRAINED[0] and seed == seeds[0]
-            draw(ax, paths[method][seed]["points"], color=GREY, lw=1.2, label="random head, usual rate" if first else None)
+            draw(ax, paths[method][seed]["points"], color=GREY, lw=1.2, label="random head, usual learning rate" if first else None)
     for name, (colour, marker, line) in looks.items():
         face = colour if line == "-" else "white"
         for i, run in enumerate(paths[name].values()):
             style = {"marker": marker, "ls": line, "color": colour, "mfc": face, "lw": 2, "ms": 7}
-            draw(ax, run["points"], **style, label=None if i else name)
+            draw(ax, run["points"], **style, label=None if i else name.replace("the rate", "the learning rate"))
     ax.set(xlabel=ACCURACY, ylabel="map agreement")
     fig.legend(loc="outside upper center", ncols=1, frameon=False, fontsize=13, reverse=True)
     return fig
