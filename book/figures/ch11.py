@@ -11,8 +11,8 @@ def u_curves(curves: dict[str, dict[float, dict]]) -> Figure:
     LoRA's valleys lie well to the right of full fine-tuning's; a cross at the top is a run that collapsed.
     """
     looks = {"full": (ORANGE, "s", "-", "full fine-tuning"),
-             "all-linear-r8": (BLUE, "o", "-", "LoRA, all linear layers, r 8"),
-             "all-linear-r1": (BLUE, "o", ":", "LoRA, all linear layers, r 1")}  # fmt: skip
+             "all-linear-r8": (BLUE, "o", "-", "LoRA, all linear layers, rank 8"),
+             "all-linear-r1": (BLUE, "o", ":", "LoRA, all linear layers, rank 1")}  # fmt: skip
     fig, ax = plt.subplots(figsize=(6, 4.6))
     top = 16
     for name, (colour, mark, line, label) in looks.items():
@@ -27,13 +27,14 @@ def u_curves(curves: dict[str, dict[float, dict]]) -> Figure:
             ax.annotate("collapsed", (rate, top), **beside, color=VERMILION)
     ax.set(xscale="log", ylim=(5.6, 17), xlabel="learning rate", ylabel="validation rows wrong, %")
     ax.set_yticks([6, 8, 10, 12, 14])
+    ax.set_xticks([1e-4, 1e-3, 1e-2], ["0.0001", "0.001", "0.01"])
     ax.legend(loc="upper left", frameon=False, fontsize=13, bbox_to_anchor=(0, 0.93))
     fig.tight_layout()
     return fig
 
 
 def collapse(runs: dict[float, dict]) -> Figure:
-    """The training loss of runs, by their rate: the one at the highest rises at the end of warm-up and stays high."""
+    """The training loss of runs, by their learning rate: the one at the highest rises at the end of warm-up and stays high."""
     colours = {5e-4: GREY, 1e-3: BLUE, 2e-3: GREEN, 5e-3: VERMILION}
     fig, ax = plt.subplots(figsize=(6, 4.2))
     for rate, run in runs.items():
