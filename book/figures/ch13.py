@@ -31,6 +31,8 @@ def length_and_direction() -> Figure:
     arrow(axes[1], origin, m * v / v.norm(), ORANGE)
     axes[1].add_patch(plt.Circle((0, 0), m, fill=False, color=GREEN, lw=1.5, ls="--"))
     axes[1].text(-0.18, 1.35, "length $m_i$", color=GREEN)
+    axes[0].text(0.08, 0.95, "$W'_i$", color="#7A5200")
+    axes[1].text(-0.08, 0.6, "$W'_i$", color="#7A5200")
     return fig
 
 
