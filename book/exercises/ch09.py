@@ -5,8 +5,7 @@ from statistics import mean
 import torch
 from torch import nn
 
-from exercises.judge import close, compare, expect, judged, number, run, run_or_none, tensor, whole
-from lora_from_scratch import rank_for_energy
+from exercises.judge import compare, expect, judged, number, run, run_or_none, tensor
 from study import records
 from study.verdicts import Comparison
 from study.verdicts import compare as compare_runs
@@ -41,52 +40,22 @@ def first_step(sgd, adam, G, lr=0.1, eps=1e-4):
 
 
 @judged
-def nine_tenths(for_energy, for_gain, spectra, kept, top):
-    for values, share, right in (
-        ([3.0, 1.0, 1.0], 0.8, 1), ([2.0, 2.0, 2.0, 2.0], 0.5, 2), ([1.0, 0.0], 0.9, 1), ([3.0, 2.0, 1.0], 0.99, 3),
-    ):  # fmt: skip
-        mine = whole(run(for_energy, list(values), share), "for_energy's answer")
-        plain = next(k for k in range(1, len(values) + 1) if sum(values[:k]) >= share * sum(values))
-        expect(mine != right - 1, "for_energy is one too small: do you count what comes before, or from 0?")
-        hint = "energy is in the squares" if mine == plain else f"expected {right}"
-        expect(mine == right, f"for_energy({values}, {share}) gives {mine}: {hint}")
+def nine_tenths(for_gain, record, needs):
+    """``record`` is a run with its spectra, ``needs`` counts the singular values that hold nine tenths of the energy."""
     for made, best, share, right in (
         ({0: 0.5, 1: 0.6, 4: 0.87, 8: 0.9}, 0.9, 0.9, 4), ({0: 0.2, 2: 0.5, 4: 0.9}, 1.0, 0.9, None),
         ({0: 0.6, 1: 0.85, 2: 0.9}, 0.9, 0.9, 2),
     ):  # fmt: skip
         mine = run_or_none(for_gain, dict(made), best, share)
-        none = "for_energy is right; for_gain returns None, though some k reaches the share"
-        expect(mine is not None or right is None, none)
+        expect(mine is not None or right is None, "for_gain returns None, though some k reaches the share")
         plain = next((k for k, accuracy in made.items() if accuracy >= share * best), None)
         hint = "a share of the accuracy is not a share of the gain over k = 0" if mine == plain else f"expected {right}"
-        expect(mine == right, f"for_energy is right; for_gain({made}, {best}, {share}) gives {mine}: {hint}")
-    needed = (f"{mean(for_energy(values, 0.9) for values in lists):.0f} in {group}" for group, lists in spectra.items())
-    return f"for the energy {', '.join(needed)};\n         for the gain, everywhere at once, {for_gain(kept, top, 0.9)}"
-
-
-@judged
-def mixed_rows(function, D):
-    D = D.double()
-    mine, again = (tensor(run(function, D.clone()), D.shape, "mixed_rows(D)") for _ in range(2))
-    expect(not torch.equal(mine, D), "nothing is destroyed: you return D itself")
-    expect(not torch.equal(mine, again), "two calls give the same matrix, but a null is drawn at random")
-
-    def kept(what, *axis):  # the same values, in any order along this axis
-        return torch.equal(what(mine).sort(*axis).values, what(D).sort(*axis).values)
-
-    entries, rows, columns = kept(torch.flatten), kept(torch.clone, 1), kept(torch.clone, 0)
-    expect(entries or not kept(torch.abs, 1), "the signs have changed; keep every entry as it is")
-    expect(entries or not close(mine.norm(), D.norm()), "the norm is kept, but the entries aren't")
-    expect(entries, "the entries aren't D's")
-    expect(rows, "every entry stays in its column; keep it in its row" if columns else "entries have left their row")
-    order, moved = ({tuple(row.tolist()) for row in M[:24].argsort(1).argsort(1)} for M in (D, mine))
-    alike = len(moved) < 24 or len(order & moved) > 2 or kept(lambda M: M.sum(0))
-    expect(not alike, "all rows are mixed alike, which only renames the columns: every singular value stays as it was. "
-                      "Mix each row by itself")  # fmt: skip
-    needs, null, noise = (rank_for_energy(M) for M in (D, mine, torch.randn_like(D)))
-    gone = "the concentration is gone, so it lay in how the rows relate to each other"
-    figures = f"for 0.9 of the energy D needs {needs}, its null {null}, a Gaussian {noise}"
-    return f"entries and rows kept; {gone if needs < 0.8 * noise < null else figures}"
+        expect(mine == right, f"for_gain({made}, {best}, {share}) gives {mine}: {hint}")
+    spectra = record["spectra"]
+    kept = {int(k): accuracy for k, accuracy in spectra["kept"].items()}
+    counts = [needs(values) for values in spectra["singular_values"].values()]
+    return (f"nine tenths of the gain take {for_gain(kept, record['validation']['accuracy'], 0.9)} directions,\n"
+            f"         nine tenths of the energy {mean(counts):.0f} on average over {len(counts)} matrices")  # fmt: skip
 
 
 @judged
