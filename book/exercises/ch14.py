@@ -80,7 +80,7 @@ def more_missed(together, alone):
 
 def plain_bag(data) -> SimpleNamespace:
     """For ``shift``: a bag of words without class weights, as log-probabilities, and what to shift them with."""
-    chosen = next(one for one in records.load("yardsticks")["yardsticks"] if one["yardstick"] == "tfidf")
+    chosen = records.baselines()["tfidf"]
     fitted = bag_of_words(**chosen["settings"] | {"balanced": False}).fit(data.train.texts, data.train.labels)
     splits = {"validation": data.validation, "test": data.test}
     return SimpleNamespace(

@@ -40,6 +40,11 @@ def exists(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
 
+def baselines() -> dict[str, dict]:
+    """What fine-tuning must beat: "majority", "tfidf" and "frozen features", each as a run with one seed."""
+    return {made["yardstick"]: made | {"train": {"seed": 0}} for made in load("yardsticks")["yardsticks"]}
+
+
 def load_all(folder: str = "") -> list[dict]:
     """Every record that lies in a folder of ``results/`` itself, by file name."""
     return [read_json(path) for path in sorted((RESULTS / folder).glob("*.json"))]

@@ -15,22 +15,22 @@ KEPT = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 DROPPED = (1, 8)
 
 
-def linears(encoder: nn.Module) -> dict[str, Tensor]:
+def linear_weights(encoder: nn.Module) -> dict[str, Tensor]:
     """The weight of every linear layer, by the layer's name."""
     return {name: m.weight for name, m in encoder.named_modules() if isinstance(m, nn.Linear)}
 
 
 def updates(classifier: TextClassifier) -> dict[str, Tensor]:
     """By linear layer of the encoder ``ΔW = W - W0`` in float64, W0 being the pre-trained weight."""
-    start = linears(load_encoder(classifier.backbone)[0])
-    trained = linears(classifier.model.backbone)
+    start = linear_weights(load_encoder(classifier.backbone)[0])
+    trained = linear_weights(classifier.model.backbone)
     return {name: W.detach().double() - start[name].to(W.device).double() for name, W in trained.items()}
 
 
 @contextmanager
 def replaced(classifier: TextClassifier, old: dict[str, Tensor], new: dict[str, Tensor]) -> Iterator[TextClassifier]:
     """Within it, every linear layer of the encoder holds ``W - old + new``; afterwards W again, to the bit."""
-    weights = linears(classifier.model.backbone)
+    weights = linear_weights(classifier.model.backbone)
     trained = {name: W.detach().clone() for name, W in weights.items()}
     try:
         with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.finetune import load_classifier, load_finetuned
-from lora_from_scratch.finetune.spectra import gaussian_like, linears, replaced, updates
+from lora_from_scratch.finetune.spectra import gaussian_like, linear_weights, replaced, updates
 
 
 def test_the_update_of_a_full_fine_tune_is_cut_to_every_rank(tiny_backbone, data_folder, tmp_path):
@@ -26,7 +26,7 @@ def test_the_update_of_a_full_fine_tune_is_cut_to_every_rank(tiny_backbone, data
 
 def test_updates_are_replaced_for_as_long_as_asked_and_come_back_to_the_bit(tiny_backbone):
     classifier = load_classifier(tiny_backbone)
-    weights = linears(classifier.model.backbone)
+    weights = linear_weights(classifier.model.backbone)
     start = {name: W.detach().clone() for name, W in weights.items()}
     with torch.no_grad():
         for W in weights.values():

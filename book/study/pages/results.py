@@ -60,10 +60,10 @@ def baselines() -> str:
     if not records.exists("yardsticks"):
         return "Not measured yet."
     rows, lines = records.facts("test"), []
-    for found in records.load("yardsticks")["yardsticks"]:
-        score = partial(estimate, [found | {"train": {"seed": 0}}], rows)
+    for name, found in records.baselines().items():
+        score = partial(estimate, [found], rows)
         lines.append([
-            found["yardstick"], f"{found['parameters']['trainable']:,}", f"{100 * found['validation']['accuracy']:.2f}", score(accuracy),
+            name, f"{found['parameters']['trainable']:,}", f"{100 * found['validation']['accuracy']:.2f}", score(accuracy),
             f"{100 * score(accuracy, without_leaks=True).mean:.2f}", score(macro_f1),
         ])  # fmt: skip
     return table(["baseline", "parameters trained", "validation accuracy", *SCORES[:1], _without(rows), *SCORES[1:]], lines)

@@ -6,7 +6,7 @@ Trains MiniLM in full three times, equally long, from the same start and on the 
 order: with AdamW at the rates of the whole runs (full-seed0), with SGD at the rate that validation
 prefers, and with AdamW on labels that were shuffled among the training rows. Writes
 results/sweep/minilm/short-updates.json: by linear layer the singular values of each update, how many
-controls of AdamW's update need for nine tenths of their energy, how far the updates point the same
+controls of AdamW's update need for 90 % of their energy, how far the updates point the same
 way; and what accuracy is left when they are cut to rank k.
 """
 
@@ -74,7 +74,7 @@ def _rounded(agreement: dict) -> dict:
 
 
 def control_ranks(change: dict[str, Tensor]) -> dict[str, dict[str, int]]:
-    """By linear layer, how many singular values hold nine tenths of the energy of its update's controls."""
+    """By linear layer, how many singular values hold 90 % of the energy of its update's controls."""
     controls = noises(torch.Generator().manual_seed(0))
     return {name: {what: rank_for_energy(control(D)) for what, control in controls.items()} for name, D in change.items()}
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lora_from_scratch.finetune import evaluate, load_emotion, load_finetuned
 from lora_from_scratch.finetune.encoders import load_encoder
-from lora_from_scratch.finetune.spectra import linears, replaced, updates
+from lora_from_scratch.finetune.spectra import linear_weights, replaced, updates
 
 from .. import records
 from ..controls import directions_at_random, noises
@@ -61,7 +61,7 @@ def measure(folders: list[Path]) -> dict:
     runs, data = [load_finetuned(folder) for folder in folders], load_emotion()
     changes = [updates(run) for run in runs]
     by_linear = {}
-    for name, W in linears(load_encoder(runs[0].backbone)[0]).items():
+    for name, W in linear_weights(load_encoder(runs[0].backbone)[0]).items():
         pairs = itertools.combinations([change[name] for change in changes], 2)
         by_linear[name] = {
             "shape": list(W.shape),
