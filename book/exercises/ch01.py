@@ -62,7 +62,7 @@ def budget(break_evens, cost, X, shuffled):
             }, f"cost({name}, {share}) is {mine:.4g}; the smallest rank is {k}, and a piece takes {m + n} values",
                 rtol=1e-6, atol=1e-6)  # fmt: skip
     first, second = (f"{100 * cost(W, 0.9):.0f} %" for W in (X, shuffled))
-    return f"nine tenths of the photograph cost {first} of its values, of the shuffled one {second}"
+    return f"90 % of the photograph's energy costs {first} of its values, of the shuffled one {second}"
 
 
 @judged

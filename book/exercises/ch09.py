@@ -41,7 +41,7 @@ def first_step(sgd, adam, G, lr=0.1, eps=1e-4):
 
 @judged
 def nine_tenths(for_gain, record, needs):
-    """``record`` is a run with its spectra, ``needs`` counts the singular values that hold nine tenths of the energy."""
+    """``record`` is a run with its spectra, ``needs`` counts the singular values that hold 90 % of the energy."""
     for made, best, share, right in (
         ({0: 0.5, 1: 0.6, 4: 0.87, 8: 0.9}, 0.9, 0.9, 4), ({0: 0.2, 2: 0.5, 4: 0.9}, 1.0, 0.9, None),
         ({0: 0.6, 1: 0.85, 2: 0.9}, 0.9, 0.9, 2),
@@ -54,8 +54,8 @@ def nine_tenths(for_gain, record, needs):
     spectra = record["spectra"]
     kept = {int(k): accuracy for k, accuracy in spectra["kept"].items()}
     counts = [needs(values) for values in spectra["singular_values"].values()]
-    return (f"nine tenths of the gain take {for_gain(kept, record['validation']['accuracy'], 0.9)} directions,\n"
-            f"         nine tenths of the energy {mean(counts):.0f} on average over {len(counts)} matrices")  # fmt: skip
+    return (f"90 % of the gain takes {for_gain(kept, record['validation']['accuracy'], 0.9)} directions,\n"
+            f"         90 % of the energy {mean(counts):.0f} on average over {len(counts)} matrices")  # fmt: skip
 
 
 @judged
