@@ -14,11 +14,12 @@ PATHS, CARDS = "paths", "cards"  # ids of the cells, of which all but the headin
 def landing_page(path: Path, contents: dict) -> str:
     """The landing page's text with its paths and cards as the list has them."""
     nb = nbformat.read(path, as_version=4)
-    for cell in nb.cells:
-        if cell.id in (PATHS, CARDS):
-            made = paths(path, contents) if cell.id == PATHS else cards(path.parent, contents)
-            heading, _, _ = cell.source.partition("\n")
-            cell.source = f"{heading}\n\n{made}"
+    cells = {cell.id: cell for cell in nb.cells}
+    for name, made in {PATHS: paths(path, contents), CARDS: cards(path.parent, contents)}.items():
+        if name not in cells:
+            sys.exit(f"{path.name} has no cell with the id {name}, in which book/chapters.yml's {name} would stand")
+        heading, _, _ = cells[name].source.partition("\n")
+        cells[name].source = f"{heading}\n\n{made}"
     return canonical(nb)
 
 

@@ -1,6 +1,7 @@
 """What a page of the book is called and how long it takes to read, from its file."""
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,10 @@ def chapter_number(name: str) -> str | None:
 
 def find(folder: Path, page: str) -> Path:
     """The file of a page, a notebook or Markdown."""
-    return next(path for path in (folder / f"{page}.ipynb", folder / f"{page}.md") if path.exists())
+    for path in (folder / f"{page}.ipynb", folder / f"{page}.md"):
+        if path.exists():
+            return path
+    sys.exit(f"book/chapters.yml names the page {page}, and {folder} has neither {page}.ipynb nor {page}.md")
 
 
 def title(path: Path) -> str:

@@ -153,3 +153,16 @@ def test_a_chapter_without_an_answer_is_named(landing, monkeypatch):
     (landing / chapters.LIST).write_text(LIST + LANDING.replace("  a1_b: No.\n", ""))
     with pytest.raises(SystemExit, match="answers has no line for a1_b"):
         run(monkeypatch)
+
+
+def test_a_landing_page_without_a_place_for_its_cards_is_named(landing, monkeypatch):
+    cells = [cell for cell in small_book.read(landing, "intro.ipynb").cells if cell.id != "cards"]
+    small_book.write(landing / "book" / "intro.ipynb", cells)
+    with pytest.raises(SystemExit, match="intro.ipynb has no cell with the id cards"):
+        run(monkeypatch)
+
+
+def test_a_path_through_a_page_that_is_not_there_names_it(landing, monkeypatch):
+    (landing / chapters.LIST).write_text(LIST + LANDING.replace("01_a, notes]", "01_a, nots]"))
+    with pytest.raises(SystemExit, match="names the page nots"):
+        run(monkeypatch)
