@@ -9,5 +9,4 @@ EXEMPT = frozenset({
     "book/05_finetune.ipynb",
     "book/14_errors.ipynb",
     "book/a1_tiny_adapters.ipynb",
-    "book/a2_speed.ipynb",
 })
