@@ -8,5 +8,4 @@ RULES = {"numbers", "house words", "house words in files"}
 EXEMPT = frozenset({
     "book/05_finetune.ipynb",
     "book/a1_tiny_adapters.ipynb",
-    "book/a2_speed.ipynb",
 })
