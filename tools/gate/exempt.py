@@ -6,6 +6,5 @@ more. New chapters and new files never join it.
 
 RULES = {"numbers", "house words", "house words in files"}
 EXEMPT = frozenset({
-    "book/05_finetune.ipynb",
     "book/a1_tiny_adapters.ipynb",
 })
