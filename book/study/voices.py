@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch import load_adapter
-from lora_from_scratch.finetune import Split
+from lora_from_scratch.finetune import Split, TextClassifier, load_finetuned
 from lora_from_scratch.finetune.batches import LengthBuckets
 from lora_from_scratch.finetune.language import LanguageModel, load_language_model
 from lora_from_scratch.finetune.loop import IGNORED, Batch
@@ -164,3 +164,8 @@ def load_voices(names: Iterable[str] | None = None, base: LanguageModel | None =
         load_adapter(base.model, FOLDER / name, name)
     base.model.eval()
     return base
+
+
+def load_judge() -> TextClassifier:
+    """MiniLM fine-tuned on the emotions: what chapter 5 trains, for a quarter of an epoch."""
+    return load_finetuned(FOLDER / "judge")

@@ -1,10 +1,11 @@
-"""Six voices: an adapter of SmolLM2 for each emotion, kept with its record.
+"""Six voices: an adapter of SmolLM2 for each emotion, kept with its record; and the classifier that judges them.
 
 python -m book.study.runs.voices             about half an hour of one slow CPU thread
 
 Each voice is of rank 1 on every linear layer and trains for 40 steps of 16 texts of its emotion, as answers to
 "Write a short message about how you feel." The adapter goes to results/voices/NAME/, rounded to fp16, and the record beside it: the loss of
 48 held-out texts of each emotion under the rounded adapter, and texts that it wrote. ``base`` is the record of the model without an adapter.
+``judge`` is MiniLM, fine-tuned for a quarter of an epoch as chapter 5 does it, with rank 4.
 """
 
 import sys
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from lora_from_scratch import LoraConfig, add_lora, save_adapter
-from lora_from_scratch.finetune import TextData, TrainConfig
+from lora_from_scratch.finetune import TextData, TrainConfig, load_finetuned, save_finetuned
 from lora_from_scratch.finetune.language import LanguageModel, load_language_model
 from lora_from_scratch.finetune.loop import Batch, steps
 from lora_from_scratch.finetune.parallel import accelerator_for
@@ -26,6 +27,7 @@ from . import one
 LORA = {"r": 1, "alpha": 2, "target_modules": "all-linear"}
 CONFIG = TrainConfig(lr=1e-3, batch_size=16, max_steps=40, precision="fp32")
 HELD_OUT, WRITTEN, SEED = 48, 36, 0
+JUDGE = "--batch-size 16 --rank 4 --scaling 2 --lr 1e-3 --max-steps 250 --seed 0"
 
 
 def held_out(base: LanguageModel, data: TextData) -> dict[str, list[list[int]]]:
@@ -95,8 +97,18 @@ def make_voice(name: str) -> dict:
     return identity(base) | made | {"losses": losses} | measure(base, start, data)
 
 
+def make_judge() -> dict:
+    """Fine-tune the classifier by command line, and keep its adapter rounded to fp16."""
+    folder = records.ROOT / "runs" / "voices" / "judge"
+    record = one.finetune(folder, *JUDGE.split())
+    judge = load_finetuned(folder)
+    round_trained(judge.model, torch.float16)
+    save_finetuned(judge, voices.FOLDER / "judge")
+    return record
+
+
 def runs() -> dict[str, one.Run]:
-    makers = {"base": make_base} | {name: partial(make_voice, name) for name in voices.VOICES}
+    makers = {"base": make_base} | {name: partial(make_voice, name) for name in voices.VOICES} | {"judge": make_judge}
     return {name: one.Run(voices.FOLDER / f"{name}.json", make) for name, make in makers.items()}
 
 
