@@ -61,21 +61,22 @@ def test_links_and_install_lines_name_the_tag(root, tmp_path):
     (root / "later.txt").write_text("not in the copy")
     copy = copy_of_commit(root, tmp_path)
     assert not (copy / "later.txt").exists()
-    assert set(name_ref(copy, "v1.2.0")) == {"_config.yml", "README.md", "book/01_a.ipynb", "book/intro.ipynb"}
+    assert set(name_ref(copy, "v1.2.0")) == {"_config.yml", "book/01_a.ipynb", "book/intro.ipynb"}
     assert repository(copy).branch == "v1.2.0"
     assert list(problems(load(copy))) == []  # the gate derives links and install lines from _config.yml
     assert "the main idea, -b main\n" in (copy / "README.md").read_text()
     notebook = (copy / "book" / "01_a.ipynb").read_text()
-    assert "/blob/v1.2.0/book/01_a.ipynb" in notebook and " -b v1.2.0 https://" in notebook
+    assert " -b v1.2.0 https://" in notebook and "/blob/notebooks/01_a.ipynb" in notebook
 
 
 def test_the_archive_holds_site_pdf_notebooks_and_licenses(root, tmp_path):
-    for name in ("_build/html/book/intro.html", "_build/lora-from-scratch.pdf", "LICENSE", "LICENSE-text"):
+    for name in ("_build/html/book/intro.html", "_build/lora-from-scratch.pdf", "_build/notebooks/01_a.ipynb",
+                 "_build/notebooks/README.md", "LICENSE", "LICENSE-text"):  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     pack(root, tmp_path / "build" / "book-1.2.0.zip")
     with zipfile.ZipFile(tmp_path / "build" / "book-1.2.0.zip") as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
-    wanted = ("site/book/intro.html", "lora-from-scratch.pdf", "notebooks/01_a.ipynb", "notebooks/intro.ipynb",
+    wanted = ("site/book/intro.html", "lora-from-scratch.pdf", "notebooks/01_a.ipynb",
               "LICENSE", "LICENSE-text")  # fmt: skip
     assert names == {f"book-1.2.0/{name}" for name in wanted}
