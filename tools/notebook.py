@@ -122,9 +122,12 @@ def repository(root):
             f"_config.yml: repository url is {entry['url']!r}, "
             "expected https://github.com/<owner>/<name>"
         )
-    owner, _, name = match[1].partition("/")
-    site = f"https://{owner.lower()}.github.io/{name}"
-    return SimpleNamespace(url=entry["url"], slug=match[1], branch=entry["branch"], site=site)
+    return SimpleNamespace(url=entry["url"], slug=match[1], branch=entry["branch"], site=pages_site(match[1]))
+
+
+def pages_site(slug):
+    owner, _, name = slug.partition("/")
+    return f"https://{owner.lower()}.github.io/{name}"
 
 
 def colab_address(repo, name):
