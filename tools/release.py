@@ -17,7 +17,8 @@ import yaml
 
 from tools.edition.write import FOLDER
 from tools.ext.book_head import PDF, version
-from tools.set_repository import name_ref
+from tools.notebook import repository
+from tools.set_repository import NOBODY, name_ref
 
 ROOT = Path(__file__).resolve().parent.parent
 LICENSES = ("LICENSE", "LICENSE-text")
@@ -28,6 +29,8 @@ def refusals(root):
     """Why this tree can't be released."""
     number = version(root)
     status = subprocess.run(["git", "status", "--porcelain"], cwd=root, check=True, capture_output=True, text=True).stdout
+    if repository(root).slug.startswith(f"{NOBODY}/"):
+        yield "the repository has no address yet: run make repository URL=https://github.com/<owner>/<name>"
     if status:
         yield f"the tree is not clean:\n{status.rstrip()}"
     changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from tools.gate.book import load
 from tools.gate.rules import problems
 from tools.notebook import repository
 from tools.release import copy_of_commit, pack, refusals
-from tools.set_repository import name_ref
+from tools.set_repository import move, name_ref
 
 CHANGES, CITATION = "# Changes\n\n## 1.2.0, 2026-11-25\n", "version: 1.2.0\n"
 
@@ -20,6 +20,7 @@ def root(tmp_path):
     root = tmp_path / "tree"
     root.mkdir()
     small_book.build(root)
+    move(root, "https://github.com/you/lora-from-scratch")
     for name, text in (("pyproject.toml", 'version = "1.2.0"\n'), ("CHANGELOG.md", CHANGES), ("CITATION.cff", CITATION)):
         (root / name).write_text(text)
     git(root, "init", "-q")
@@ -53,6 +54,13 @@ def test_a_release_is_refused(root, name, text, refusal):
     commit(root)
     (left,) = refusals(root)
     assert refusal in left
+
+
+def test_a_release_without_an_address_is_refused(root):
+    move(root, "https://github.com/OWNER/lora-from-scratch")
+    commit(root)
+    (refusal,) = refusals(root)
+    assert "no address yet" in refusal
 
 
 def test_links_and_install_lines_name_the_tag(root, tmp_path):
