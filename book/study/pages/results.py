@@ -8,6 +8,7 @@ from .. import records
 from ..claims import audit_claims
 from ..statistics import accuracy, estimate, macro_f1, missed
 from ..verdicts import compare
+from . import headline
 from .markdown import table
 from .speed import cpu, speed
 
@@ -23,6 +24,7 @@ difference stands on the page of [verdicts](verdicts.md).
 """
 # What the settings' names say, in the order of the tables.
 FAMILIES = {
+    "recipe": "the command line's own recipe: batches of 4, all linear layers at s = 8, in float32",
     "attention": "LoRA on q, k, v and the attention's output",
     "all-linear": "LoRA on all six linear layers of a block",
     "full": "full fine-tuning",
@@ -49,7 +51,10 @@ def family(name: str) -> str:
 
 def page() -> str:
     """The whole page, with a part for every backbone that has records."""
-    text = f"{INTRODUCTION}\n## Baselines\n\n{baselines()}\n"
+    text = INTRODUCTION
+    if records.has(headline.FULL):
+        text += f"\n## One recipe, every method\n\n{headline.every_method()}\n"
+    text += f"\n## Baselines\n\n{baselines()}\n"
     for backbone in sorted(path.name for path in (records.RESULTS / "sweep").iterdir() if path.is_dir()):
         text += f"\n## {backbone}\n" + "".join(f"\n{part}\n" for part in parts(f"sweep/{backbone}"))
     return f"{text}\n{speed()}\n".rstrip() + "\n"
