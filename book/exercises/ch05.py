@@ -1,20 +1,11 @@
 """Chapter 5, the full fine-tune: what its exercises are held against."""
 
-import shutil
-import tempfile
-from functools import cache
-from itertools import pairwise
-from pathlib import Path
-
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from exercises.judge import close, compare, expect, given, judged, number, whole
+from exercises.judge import close, compare, expect, given, judged, number, run, whole
 from figures.ch05 import running_mean
-from lora_from_scratch import LoraConfig, add_lora, load_adapter
-from lora_from_scratch.adapter_files import read_json, write_json
-from lora_from_scratch.finetune import encoder_targets, load_classifier, save_finetuned
-from lora_from_scratch.finetune.evaluate import predict_logits
+from lora_from_scratch import LoraConfig, add_lora
+from lora_from_scratch.finetune import encoder_targets, load_classifier
 from lora_from_scratch.finetune.memory import measure_memory
 
 
@@ -79,57 +70,9 @@ def passing(passed_at, history, baseline):
     return "that is where the thick line first lies above the dashed one"
 
 
-def lora_model(r: int, where: str = "all-linear"):
+def lora_model(r: int, where: str):
     model = load_classifier("minilm").model
     return add_lora(model, LoraConfig(r=r, alpha=2 * r, target_modules=encoder_targets(model.backbone, where)))
-
-
-def flop_counter() -> FlopCounterMode:
-    """PyTorch's counter, with a formula for ``addmm_``: our layer adds its product in place with it."""
-    added = {torch.ops.aten.addmm_: lambda y, a, b, **others: 2 * a[0] * a[1] * b[1]}
-    return FlopCounterMode(display=False, custom_mapping=added)
-
-
-@cache
-def step_flops(r: int, rows: int, tokens: int) -> int:
-    """The operations of a forward and a backward pass; r = 0 is MiniLM without adapters, trained as a whole."""
-    model, ids = lora_model(r) if r else load_classifier("minilm").model, torch.full((rows, tokens), 2000)
-    with flop_counter() as counter:
-        model(ids, torch.ones_like(ids)).sum().backward()
-    return counter.get_total_flops()
-
-
-@cache
-def step_costs(r: int, rows: int, tokens: int) -> tuple[int, int]:
-    """The operations of a LoRA step, and the bytes of activations that it keeps."""
-    return step_flops(r, rows, tokens), measure_memory(lora_model(r), rows, tokens).activations
-
-
-@judged
-def order(order):
-    given(order=order)
-    changes = {"rank": (16, 8, 32), "batch": (8, 16, 32), "length": (8, 8, 64)}
-    is_order = isinstance(order, (list, tuple)) and sorted(map(str, order)) == sorted(changes)
-    expect(is_order, 'order should be a list of "batch", "length" and "rank"')
-    base = step_costs(8, 8, 32)
-    grows = {what: tuple(new / old for new, old in zip(step_costs(*change), base, strict=True)) for what, change in changes.items()}
-    for one, other in pairwise(order):
-        expect(grows[one] <= grows[other], f"doubling the {one} costs more than doubling the {other}")
-    return "\n".join(["operations and kept bytes grow by", *(f"  {what:<7} {grows[what][0]:.3f} and {grows[what][1]:.3f}" for what in order)])
-
-
-@judged
-def ratio(full, lora):
-    given(full=full, lora=lora)
-    full, lora = number(full, "full"), number(lora, "lora")
-    expect(full and lora, "full and lora should be two counts of operations; one is zero")
-    expect(full != lora, "both are equal; did add_lora freeze the second model?")
-    true = {"full": step_flops(0, 8, 64), "lora": step_flops(8, 8, 64)}
-    for name, mine in (("full", full), ("lora", lora)):
-        share = mine / true[name]
-        expect(name == "full" or not 0.98 < share < 0.99, "lora lacks what addmm_ computes; did you count it with ch05.flop_counter()?")
-        expect(abs(share - 1) <= 0.01, f"{name} is {share:.3f} times what the check counts; 8 rows of 64, forward and backward?")
-    return f"{lora:,.0f} of {full:,.0f}, a share of {lora / full:.4f}"
 
 
 @judged
@@ -166,42 +109,45 @@ def judging(confusion, recall, macro_f1, error):
     return f"accuracy {accuracy:.2f}, but macro-F1 {f1:.2f}, and surprise {p:.2f}, give or take {err:.2f}"
 
 
-def another_base(name: str):
-    """The same network on another base: noise of half their spread is added to its word vectors."""
-    other = load_classifier(name)
-    vectors = other.model.backbone.get_input_embeddings().weight
-    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        vectors += 0.5 * vectors.std() * noise
-    return other
+WORDS = ("happy", "proud", "calm", "angry", "sad", "lonely", "afraid", "nervous")
 
 
-def elsewhere(folder: Path) -> Path:
-    """A copy of a fine-tuned folder that says it belongs to another base."""
-    copied = Path(shutil.copytree(folder, Path(tempfile.mkdtemp()) / "adapter"))
-    sidecar = copied / "lora_from_scratch.json"
-    write_json(sidecar, read_json(sidecar) | {"base_sha256": 64 * "0"})
-    return copied
+def spotter(texts):
+    """A reader who goes by the feeling alone, whatever stands before it."""
+    return ["joy" if set(text.split()) & {"happy", "proud", "calm"} else "sadness" for text in texts]
+
+
+def careful(texts):
+    """A reader whom a "not" turns round."""
+    return [{"joy": "sadness", "sadness": "joy"}[label] if "not" in text.split() else label for text, label in zip(texts, spotter(texts), strict=True)]
+
+
+def hasty(texts):
+    """A reader who takes every "not" for sadness: right about joys, unmoved where it was sadness anyway."""
+    return ["sadness" if "not" in text.split() else label for text, label in zip(texts, spotter(texts), strict=True)]
 
 
 @judged
-def reload(same_base, wrong_base, message, classifier, texts):
-    given(same_base=same_base, wrong_base=wrong_base)
-    same, wrong = number(same_base, "same_base"), number(wrong_base, "wrong_base")
-    for name, gap in (("same_base", same), ("wrong_base", wrong)):
-        expect(gap >= 0, f"{name} is negative; take absolute values first")
-    expect(same < 0.01, f"same_base is {same:.3f}: compare logits on the same texts, with load_finetuned's model")
-    mine, other = predict_logits(classifier, texts), another_base(classifier.backbone)
+def negations(unmoved, answer):
+    sad = [word for word in WORDS if spotter([word]) == ["sadness"]]
+    asked = []
 
-    def largest_gap():
-        return (predict_logits(other, texts) - mine).abs().max().item()
+    def listening(texts):
+        asked.extend(texts)
+        return hasty(texts)
 
-    bare = largest_gap()
-    with tempfile.TemporaryDirectory() as folder:
-        load_adapter(other.model, save_finetuned(classifier, folder))
-    right = largest_gap()
-    expect(abs(wrong - bare) >= 0.01 * bare, "wrong_base is that of the other base without your adapter and head; load_adapter first")
-    expect(wrong >= 0.01, "wrong_base is that of the right base; put the adapter into another_base(name).model")
-    expect(abs(wrong - right) <= 0.02 * right, "wrong_base isn't what the check finds; largest absolute difference, over all texts and labels?")
-    expect("base" in str(message), "message should be what load_finetuned(elsewhere) says; catch its LoraError and take str(error)")
-    return "the right base gives the same logits; the wrong one took the adapter without a word, and answers otherwise"
+    found = run(unmoved, listening, list(WORDS), advice="answer takes a list of texts and returns a list of labels")
+    expect(isinstance(found, (list, tuple)), f"unmoved returns {type(found).__name__}, expected a list of words")
+    missing = [text for word in WORDS[:1] for text in (f"i feel {word}", f"i do not feel {word}") if text not in asked]
+    expect(not missing, f"your function never asked about {missing and missing[0]!r}")
+    found = list(found)
+    expect(found != [word for word in WORDS if word not in sad], "these are the words whose label changes; return the others")
+    expect(all(word in WORDS for word in found), "return the words themselves, not the sentences or their labels")
+    expect(set(found) == set(sad), f"a reader who calls every text with a not sadness is unmoved by {sad}; you return {found}")
+    for reader, right, what in ((spotter, list(WORDS), "ignores every not"), (careful, [], "heeds every not")):
+        found = list(run(unmoved, reader, list(WORDS)))
+        expect(set(found) == set(right), f"for a reader who {what}, you return {found}, expected {right}")
+    theirs = list(run(unmoved, answer, list(WORDS)))
+    fooled = "is fooled as well" if theirs else "isn't fooled by these eight words; look for others"
+    return f"it tells three readers apart, and your network {fooled}"
+

@@ -177,20 +177,3 @@ def blind(judgements, interval):
         found += f"\n{len(side)} {what}: label better {side.count('label')}, other name better {side.count('other')}"
         found += f", neither {side.count('neither')}"
     return found
-
-
-@judged
-def third_answer(function):
-    for mean, low, high, right, why in (
-        (0.94, 0.93, 0.95, "holds", "the whole interval lies above the claim"),
-        (0.90, 0.89, 0.91, "fails", "the whole interval lies below the claim"),
-        (0.93, 0.92, 0.94, "can't tell", "the mean is above the claim, the interval is not"),
-        (0.92, 0.91, 0.93, "can't tell", "the mean is below the claim, but the interval reaches it"),
-        (0.935, 0.925, 0.945, "holds", "the lower end is exactly the claim, and that reaches it"),
-        (0.915, 0.905, 0.925, "can't tell", "the upper end is exactly the claim, so not all of it lies below"),
-    ):
-        mine = run(function, Estimate(mean, low, high, 0.0, 3), 0.925)
-        expect(mine == right, f"claimed 0.925, found {mean} [{low}, {high}]: {mine!r}, but {why}: {right!r}")
-    found = {name: estimate(records.read(name), records.facts("test")) for name in ("attention-r1-s2", "attention-r8-s1")}
-    lines = [f"{name} reaches 92.5 %: {figure}, {function(figure, 0.925)}" for name, figure in found.items()]
-    return "\n".join(["a mean above the claim is not enough, nor one below it", *lines])

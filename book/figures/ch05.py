@@ -1,7 +1,10 @@
-"""Chapter 5, the full fine-tune: a step's memory, a run's curves, and what each class is worth."""
+"""Chapter 5, the full fine-tune: a run's curves, each class's recall, and what a step costs."""
 
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from figures.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, plt
 from lora_from_scratch.finetune.evaluate import Metrics
@@ -9,6 +12,8 @@ from lora_from_scratch.finetune.memory import StepMemory
 from lora_from_scratch.finetune.train import History
 from study.statistics import wilson
 
+# The methods of the table, by the names of their records.
+METHODS = {"head": "the head alone", "r1": "LoRA, rank 1", "r8": "LoRA, rank 8", "full": "full fine-tuning"}
 PARTS = {"weights": BLUE, "gradients": ORANGE, "optimizer": VERMILION, "activations": SKY}
 
 
@@ -33,7 +38,7 @@ def memory_bars(steps: dict[str, tuple[StepMemory, StepMemory]]) -> Figure:
     return figure
 
 
-def learning_curves(history: History, baseline: float, name: str = "TF-IDF", window: int = 5) -> Figure:
+def learning_curves(history: History, baseline: float, name: str = "bag of words", window: int = 5) -> Figure:
     """Loss above and accuracy below, over the steps of a run.
 
     Thin: means over the logged intervals; thick: the mean of the last ``window`` of them;
@@ -57,7 +62,7 @@ def learning_curves(history: History, baseline: float, name: str = "TF-IDF", win
     return figure
 
 
-def recall_by_class(metrics: Metrics, baseline: Metrics | None = None, name: str = "TF-IDF") -> Figure:
+def recall_by_class(metrics: Metrics, baseline: Metrics | None = None, name: str = "bag of words") -> Figure:
     """For each class the share of its rows found, with its interval (``wilson``).
 
     The number of rows stands in the label; ``baseline`` is drawn as hollow dots.
@@ -82,3 +87,16 @@ def recall_by_class(metrics: Metrics, baseline: Metrics | None = None, name: str
 def running_mean(values: list[float], window: int) -> list[float]:
     """At each place the mean of the last ``window`` values, of fewer at the beginning."""
     return [sum(values[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(values))]
+
+
+def step_flops(model: nn.Module, batch: int, tokens: int) -> int:
+    """The floating-point operations of a forward and a backward pass; the optimiser's aren't counted.
+
+    PyTorch's counter has no formula for ``addmm_``, with which our layer adds its product in place, so it gets one.
+    """
+    added = {torch.ops.aten.addmm_: lambda y, a, b, **others: 2 * a[0] * a[1] * b[1]}
+    ids = torch.full((batch, tokens), 2000, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False, custom_mapping=added) as counter:
+        model(ids, torch.ones_like(ids)).sum().backward()
+    model.zero_grad()
+    return counter.get_total_flops()

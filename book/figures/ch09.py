@@ -41,6 +41,7 @@ def concentration(curves: dict[str, Tensor]) -> Figure:
         ax.plot(range(1, len(curve) + 1), 100 * curve, color=colour, ls=style, lw=2.5, label=label)
     ax.axhline(90, color=GREY, lw=0.8)
     ax.set(xlabel="singular values kept", ylabel="energy held, %", xlim=(0, 384), ylim=(0, 102))
+    ax.set_yticks([0, 25, 50, 75, 90, 100])
     ax.legend(frameon=False, loc="lower right")
     fig.tight_layout()
     return fig

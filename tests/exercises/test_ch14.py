@@ -160,18 +160,3 @@ def test_blind(built_in, capsys):
     ch14.deal(built_in)
     dealt = capsys.readouterr().out.splitlines()
     assert len(dealt) == 60 and all(line.endswith("] …") for line in dealt)  # the deck is of the real rows alone
-
-
-def test_third_answer():
-    def at_least(found, claimed):
-        return "holds" if found.low >= claimed else "fails" if found.high < claimed else "can't tell"
-
-    assert "at_least returns None" in told(ch14.third_answer, named("at_least", lambda found, claimed: None))
-    accepts(ch14.third_answer, at_least)
-    tells_apart(ch14.third_answer, {
-        "the mean is above the claim, the interval is not": (lambda f, c: "holds" if f.mean >= c else "fails",),
-        "lies above the claim: 'holds'": (lambda f, c: "can't tell",),
-        "and that reaches it": (lambda f, c: "holds" if f.low > c else "fails" if f.high < c else "can't tell",),
-        "not all of it lies below": (lambda f, c: "holds" if f.low >= c else "fails" if f.high <= c else "can't tell",),
-        "lies below the claim: 'fails'": (lambda f, c: "holds" if f.low >= c else "can't tell",),
-    })  # fmt: skip

@@ -60,6 +60,18 @@ def test_scores_are_the_log_probabilities_of_whole_answers(adapted, cached, monk
 
 
 @torch.no_grad()
+def test_a_common_beginning_is_read_once_and_changes_no_score(adapted):
+    answers, model, start = [[7], [8, 9], [8, 10, 11, 12]], adapted.model.eval(), [5, 6, 7, 8]
+    rows = [[9], [10, 11, 12], [13, 14]]
+    batch, whole = padded_left(rows, 0), padded_left([start + row for row in rows], 0)
+    begun = model(torch.tensor([start]), use_cache=True).past_key_values
+    begun.batch_repeat_interleave(len(rows))
+    mask = torch.nn.functional.pad(batch["attention_mask"], (len(start), 0), value=1)
+    scores = answer_scores(model, batch["input_ids"], mask, answers, begun)
+    assert torch.allclose(scores, answer_scores(model, *whole.values(), answers), atol=1e-5)
+
+
+@torch.no_grad()
 def test_the_loss_is_the_mean_over_the_tokens_of_the_answers_alone(adapted):
     rows = list(zip(adapted.encode(TEXTS), [0, 3, 5], strict=True))
     batch = adapted.training_batch(rows)

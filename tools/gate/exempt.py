@@ -6,8 +6,5 @@ more. New chapters and new files never join it.
 
 RULES = {"numbers", "house words", "house words in files"}
 EXEMPT = frozenset({
-    "book/05_finetune.ipynb",
-    "book/14_errors.ipynb",
     "book/a1_tiny_adapters.ipynb",
-    "book/a2_speed.ipynb",
 })

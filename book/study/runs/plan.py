@@ -55,7 +55,7 @@ RECIPE = {
     "recipe-r8": ("--rank 8", ("2.5e-4", "5e-4", "1e-3")),
     "recipe-r1": ("--rank 1", ("5e-4", "1e-3", "2e-3")),
     "recipe-full": ("--method full", ("2.5e-5", "5e-5", "1e-4")),
-    "recipe-head": ("--method head", ("2e-3", "5e-3", "1e-2")),
+    "recipe-head": ("--method head", ("2e-3", "5e-3", "1e-2", "2e-2", "5e-2")),
 }
 # Whose runs take their own best rate, with the flags that were tuned.
 AS_TUNED = (
