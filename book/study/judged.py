@@ -101,7 +101,7 @@ def _scale() -> Judged:
 PLAIN = "all-linear-r8-s2"
 JUDGED: tuple[Judged, ...] = (
     *(
-        Judged("05_finetune", ((records.SWEEP, one),), ((records.SWEEP, other),), f"{_words(one)}, minus {_words(other)}, the README's recipe")
+        Judged("05_finetune", ((records.SWEEP, one),), ((records.SWEEP, other),), f"{_words(one)}, minus {_words(other)}, one recipe")
         for one, other in (("recipe-r8", "recipe-full"), ("recipe-r1", "recipe-full"), ("recipe-r8", "recipe-r1"))
     ),
     *_sweep(
