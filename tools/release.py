@@ -1,7 +1,8 @@
 """Make the archive of a release, with site, PDF and notebooks: python -m tools.release
 
-It works in a clean copy of the last commit, in which links to Colab and install lines name the tag vX.Y.Z
-instead of the branch. The version is the one in pyproject.toml. Setting the tag is up to you.
+It works in a clean copy of the last commit, in which install lines and links to files name the tag vX.Y.Z instead
+of the branch. Links to Colab still lead to the newest notebooks. The version is the one in pyproject.toml. Setting
+the tag is up to you.
 """
 
 import re
@@ -14,18 +15,22 @@ from pathlib import Path
 
 import yaml
 
+from tools.edition.write import FOLDER
 from tools.ext.book_head import PDF, version
-from tools.set_repository import name_ref
+from tools.notebook import repository
+from tools.set_repository import NOBODY, name_ref
 
 ROOT = Path(__file__).resolve().parent.parent
 LICENSES = ("LICENSE", "LICENSE-text")
-STEPS = ("tools.gate", "tools.pdf", "tools.steps book")  # the site links to the PDF if there is one
+STEPS = ("tools.gate", "tools.pdf", "tools.steps book")  # the site links to the PDF if there is one, and brings the notebooks
 
 
 def refusals(root):
     """Why this tree can't be released."""
     number = version(root)
     status = subprocess.run(["git", "status", "--porcelain"], cwd=root, check=True, capture_output=True, text=True).stdout
+    if repository(root).slug.startswith(f"{NOBODY}/"):
+        yield "the repository has no address yet: run make repository URL=https://github.com/<owner>/<name>"
     if status:
         yield f"the tree is not clean:\n{status.rstrip()}"
     changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -48,7 +53,7 @@ def pack(copy, target):
     """Write the archive, with everything in a folder that has its name."""
     built = copy / "_build"
     parts = [(path, Path("site") / path.relative_to(built / "html")) for path in sorted((built / "html").rglob("*"))]
-    parts += [(path, Path("notebooks") / path.name) for path in sorted((copy / "book").glob("*.ipynb"))]
+    parts += [(path, Path("notebooks") / path.name) for path in sorted((copy / FOLDER).glob("*.ipynb"))]
     parts += [(path, path.name) for path in (built / PDF, *(copy / name for name in LICENSES))]
     target.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:

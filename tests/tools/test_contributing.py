@@ -10,7 +10,7 @@ import yaml
 from IPython.core.interactiveshell import InteractiveShell
 
 from lora_from_scratch.__main__ import main
-from tools.notebook import install_lines, read, repository
+from tools.notebook import EDITION, install_lines, read, repository
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -72,3 +72,16 @@ def test_an_install_replaces_nothing_that_colab_brings():
 
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     assert asked and not [line for line in asked if any(sign in line for sign in ("==", "<", "~=", "!=", ","))]
+
+
+def test_pages_are_published_at_their_own_address_and_one_job_alone_may_push():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8"))
+    jobs, said = workflow["jobs"], {name: [step.get("run", "") for step in job["steps"]] for name, job in workflow["jobs"].items()}
+    assert workflow["permissions"] == {"contents": "read"}
+    assert [name for name, job in jobs.items() if job.get("permissions", {}).get("contents") == "write"] == ["notebooks"]
+    assert not any("make" in run or "python" in run for run in said["notebooks"])
+    assert said["notebooks"][-1].rstrip().endswith(f"$GITHUB_REPOSITORY\" {EDITION}")
+    moved, checked = (next(i for i, run in enumerate(said["build"]) if word in run) for word in ("make repository", "--check"))
+    built = [i for i, run in enumerate(said["build"]) if "make pdf" in run or "make book" in run]
+    uploaded = [i for i, step in enumerate(jobs["build"]["steps"]) if "upload" in step.get("uses", "")]
+    assert moved < min(built) < max(built) < checked < min(uploaded)

@@ -13,7 +13,7 @@ from tools.gate.form import cell_sizes
 from tools.gate.rules import BOOK_RULES, PAGE_RULES
 from tools.gate.source import definitions, parse, prose
 from tools.notebook import colab_link, repository, shares, tier, tolerance
-from tools.set_repository import move
+from tools.set_repository import move, without_address
 
 ROW = "i wandered along the harbour feeling oddly calm about tomorrow"  # ours, not the dataset's
 
@@ -194,8 +194,9 @@ def test_budget(root):
 
 def test_addresses(root):
     link = colab_link(repository(root), "01_b.ipynb")
-    (root / "book" / "notes.md").write_text(f"{link} and https://github.com/you/lora-from-scratch\n")
-    assert [rule for rule, _ in found(root)] == ["addresses", "addresses"]
+    elsewhere = "https://github.com/you/lora-from-scratch and https://you.github.io/lora-from-scratch/"
+    (root / "book" / "notes.md").write_text(f"{link} and {elsewhere}\n")
+    assert [rule for rule, _ in found(root)] == 3 * ["addresses"]
 
 
 def test_dataset_rows_in_files(root):
@@ -214,9 +215,14 @@ def test_every_rule_has_a_bad_book():
 
 
 def test_moving_the_repository_moves_what_is_derived(root):
-    changed = move(root, "https://github.com/you/my-book.git")
+    (root / "README.md").write_text((root / "README.md").read_text() + "\nhttps://owner.github.io/lora-from-scratch/\n")
+    assert without_address(root) == [root / name for name in ("README.md", "book/01_a.ipynb", "book/intro.ipynb")]
+    changed = move(root, "https://github.com/You/my-book.git")
     assert changed == ["_config.yml", "README.md", "book/01_a.ipynb", "book/intro.ipynb"]
-    assert found(root) == []
+    assert found(root) == [] and without_address(root) == []
+    assert (root / "README.md").read_text().endswith("\nhttps://you.github.io/my-book/\n")
+    with pytest.raises(SystemExit, match="no folder"):
+        without_address(root / "site")  # or a build that failed would pass
     with pytest.raises(SystemExit, match="expected https://github.com/<owner>/<name>"):
         move(root, "https://example.org/book")
 

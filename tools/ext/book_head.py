@@ -1,25 +1,20 @@
-"""Sphinx extension: what a page says about itself: its version, the book's PDF, and a card for shared links."""
+"""Sphinx extension: what a page says about itself: title, description, version, the book's PDF, a card for shared links."""
 
 import re
 import shutil
-from html import escape
+import textwrap
+from html import escape, unescape
 from pathlib import Path
 
-import yaml
+from docutils import nodes
 
 ABOUT = "Low-rank adaptation (LoRA) from its idea to a fine-tune on real data: an executable book."
 PDF = "lora-from-scratch.pdf"
+SHORTEST, LONGEST = 60, 200  # characters of a description: search engines show fewer
 
 
 def version(root):
     return re.search(r'^version = "(.+)"', (Path(root) / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
-
-
-def address(root):
-    """Where GitHub Pages puts this repository's site: a card needs whole addresses."""
-    url = yaml.safe_load((Path(root) / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
-    owner, name = url.removeprefix("https://github.com/").split("/")
-    return f"https://{owner.lower()}.github.io/{name}"
 
 
 def printed(root):
@@ -50,22 +45,39 @@ def bring_pdf(app, failed):
         print(f"_build/{PDF} is older than the book and stays out of the site: run `make pdf` to make a new one")
 
 
-def add_card(app, pagename, templatename, context, doctree):
-    site, title = address(app.confdir), re.sub("<[^>]+>", "", context.get("title") or app.config.html_title)
-    card = {
-        "og:type": "book", "og:site_name": app.config.html_title, "og:title": title,
-        "og:description": ABOUT, "og:url": f"{site}/{pagename}.html", "og:image": f"{site}/_static/card.png",
-        "og:image:width": 1200, "og:image:height": 630,
-        "og:image:alt": "Test accuracy of LoRA next to training everything and training the head alone.",
-    }  # fmt: skip
-    tags = [f'<meta property="{name}" content="{escape(str(value))}" />' for name, value in card.items()]
-    tags += ['<meta name="twitter:card" content="summary_large_image" />', f'<meta name="description" content="{ABOUT}" />']
-    context["metatags"] = "\n".join([context.get("metatags") or "", *tags])
+def lead(doctree):
+    """The first sentences of a page, as many as fit, or else its first words; None where it has none."""
+    for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
+        text = " ".join(paragraph.astext().split())
+        if isinstance(paragraph.parent, nodes.section) and text != "Open in Colab":
+            fitting = re.match(rf".{{{SHORTEST},{LONGEST - 1}}}[.?!](?= |$)", text)
+            return fitting[0] if fitting else textwrap.shorten(text, LONGEST, placeholder=" …")
+    return None
+
+
+def describe(app, pagename, templatename, context, doctree):
+    book = app.config.html_title
+    title = re.sub(r"^(?:\d+|[A-Z]\d+)\. ", "", re.sub("<[^>]+>", "", context.get("title") or book))
+    title, about = escape(unescape(title)), escape(lead(doctree) or ABOUT)
+    context["head_title"] = title if title == book else f"{title} · {book}"
+    tags = [f'<meta name="description" content="{about}" />']
+    if context.get("pageurl"):
+        image = f"{app.config.html_baseurl}_static/card.png"
+        card = {
+            "og:type": "book", "og:site_name": book, "og:title": title, "og:description": about, "og:url": context["pageurl"],
+            "og:image": image, "og:image:width": 1200, "og:image:height": 630,
+            "og:image:alt": "Test accuracy of LoRA next to training everything and training the head alone.",
+        }  # fmt: skip
+        tags += [f'<meta property="{name}" content="{value}" />' for name, value in card.items()]
+        tags.append('<meta name="twitter:card" content="summary_large_image" />')
+    # Docutils writes a viewport, too; the template drops the theme's.
+    others = re.sub(r'<meta name="viewport"[^>]*>\s*', "", context.get("metatags") or "")
+    context["metatags"] = "\n".join([others, *tags])
 
 
 def setup(app):
     app.connect("config-inited", name_version, priority=900)
     app.connect("html-page-context", show_version)
-    app.connect("html-page-context", add_card)
+    app.connect("html-page-context", describe)
     app.connect("build-finished", bring_pdf)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

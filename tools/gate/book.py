@@ -133,6 +133,9 @@ def addresses(book):
         for slug in re.findall(rf"github\.com/([\w.-]+/{own})(?![\w-])", text):
             if slug != book.repo.slug:
                 yield name, f"names github.com/{slug}, expected {book.repo.url}"
+        for site in re.findall(rf"https://[\w-]+\.github\.io/{own}(?![\w-])", text):
+            if site != book.repo.site:
+                yield name, f"names {site}, expected {book.repo.site}"
 
 
 def files_hold_no_rows(book):
