@@ -78,21 +78,3 @@ def worth(function):
         mine = run(function, list(points), advice=f"that was for {points}")
         expect(isinstance(mine, (list, tuple)) and [tuple(p) for p in mine] == right, f"for {points}: {hint}")
     return "so a picture of a frontier has steps"
-
-
-@judged
-def send(of_w, of_data):
-    given(of_w=of_w, of_data=of_data)
-    of_w, of_data = whole(of_w, "of_w"), whole(of_data, "of_data")
-    trained, basis, factors = 36 * 49 + 486, 80 * 384 + 384, 7 * 6 * (4 * 768 + 2 * 1920)
-    floats = 100 * trained + basis
-    compare(of_w, 4 * floats, {
-        "a float32 has four bytes": floats,
-        "the head's directions are sent once": 4 * 100 * (trained + basis),
-        "the device can't make the head's directions and mean again": 4 * 100 * trained,
-        "the device makes the bases of W again by itself": 4 * (floats + factors),
-    }, "for the bases of W, send a hundred times what trains, and the directions and the mean once", rtol=0, atol=0)  # fmt: skip
-    compare(of_data, 4 * (floats + factors), {
-        "the bases from data are sent once, too": 4 * (floats + 100 * factors),
-    }, "of_w is right; for the bases from data all of A and B come on top, once", rtol=0, atol=0)  # fmt: skip
-    return "shared by a hundred tasks, even the bases from data weigh little"

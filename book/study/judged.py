@@ -101,7 +101,7 @@ def _scale() -> Judged:
 PLAIN = "all-linear-r8-s2"
 JUDGED: tuple[Judged, ...] = (
     *(
-        Judged("05_finetune", ((records.SWEEP, one),), ((records.SWEEP, other),), f"{_words(one)}, minus {_words(other)}, the README's recipe")
+        Judged("05_finetune", ((records.SWEEP, one),), ((records.SWEEP, other),), f"{_words(one)}, minus {_words(other)}, one recipe")
         for one, other in (("recipe-r8", "recipe-full"), ("recipe-r1", "recipe-full"), ("recipe-r8", "recipe-r1"))
     ),
     *_sweep(
@@ -131,11 +131,7 @@ JUDGED: tuple[Judged, ...] = (
             ((TINY, "xs-2250"), (records.SWEEP, "head")), ((TINY, "xs-294"), (records.SWEEP, "head")),
             ((TINY, "vector-2256"), (records.SWEEP, "last-block")),
             ((TINY, "xs-2250"), (TINY, "lora-2022")), ((TINY, "vector-2256"), (TINY, "xs-2250")),
-            ((TINY, "vector-5766"), (records.SWEEP, "all-linear-r1-s2")),
-            ((TINY, "vector-2256-epochs-8"), (TINY, "vector-2256")),
-            ((TINY, "vector-2256-epochs-8"), (records.SWEEP, "all-linear-r1-s2")),
             ((TINY, "vector-2256"), (records.SWEEP, "epochs-3-r8")), ((TINY, "vector-5766"), (records.SWEEP, "epochs-3-r8")),
-            ((records.SWEEP, "fp32-r8-s2"), (records.SWEEP, PLAIN)),
             ((TINY, "vector-2256-epochs-8"), (records.SWEEP, "public-r1")),
         )
     ),

@@ -96,23 +96,6 @@ def test_worth():
     })  # fmt: skip
 
 
-def test_send():
-    floats, factors = 100 * 2250 + 31104, 290304
-    right = 4 * floats, 4 * (floats + factors)
-    assert "of_w is None" in told(cha1.send, None, None)
-    accepts(cha1.send, *right)
-    tells_apart(cha1.send, {
-        "four bytes": (floats, floats + factors),
-        "directions are sent once": (4 * 100 * (2250 + 31104), right[1]),
-        "can't make the head's directions": (4 * 100 * 2250, right[1]),
-        "by itself": (right[1], right[1]),
-        "a hundred times what trains": (1, right[1]),
-        "from data are sent once, too": (right[0], 4 * (floats + 100 * factors)),
-        "all of A and B come on top": (right[0], right[0]),
-        "of_data is None": (right[0], None),
-    })  # fmt: skip
-
-
 @pytest.mark.parametrize("check", [cha1.theta, cha1.worth])
 def test_a_function_that_stops_is_told_so(check):
     assert "stops with TypeError" in told(check, lambda: None)

@@ -1,11 +1,10 @@
-"""The gate's rules on numbers and on house words, and the list of pages that are exempt from both."""
+"""The gate's rules on numbers and on house words."""
 
 import pytest
 
 from tests.tools import small_book
 from tests.tools.changes import breaks, found, picture_with, replace, set_source, set_tags
 from tools.gate.book import load
-from tools.gate.exempt import EXEMPT
 from tools.gate.numbers import sentences
 from tools.gate.rules import problems
 from tools.gate.words import INSTEAD, house_words, spoken
@@ -134,23 +133,3 @@ def test_what_python_says():
     assert [text.split() for text in spoken(source)] == [
         ["#", "a", "comment", "on"], ["Module."], ["a", "message", "of", "…", "words"],
     ]  # fmt: skip
-
-
-# The exempt.
-
-
-def test_an_exempt_page_is_left_alone_by_these_rules_alone_and_until_it_is_rewritten(root):
-    page = "book/01_a.ipynb"
-    assert list(problems(load(root), frozenset({page}))) == [
-        ("exemptions", f"{page}: -: needs no exemption any more: take it off the list in tools/gate/exempt.py")
-    ]
-    breaks(root, "numbers", "'93.4'", set_source("see", "The yardstick reaches 93.4."))
-    assert list(problems(load(root), frozenset({page}))) == []
-    cells = [cell for cell in small_book.read(root).cells if cell.id != "card"]
-    small_book.write(root / page, cells)
-    assert "card" in {rule for rule, _ in problems(load(root), frozenset({page}))}
-
-
-def test_nothing_but_what_the_first_edition_had_is_exempt():
-    assert all(name.startswith("book/") or name in ("README.md", "CHANGELOG.md") for name in EXEMPT)
-    assert not [name for name in EXEMPT if name.endswith(".py")]

@@ -1,6 +1,6 @@
 """Every rule of the gate by name, and what a book breaks of them."""
 
-from tools.gate import book, exempt, exercises, form, numbers, prose, verdicts, words
+from tools.gate import book, exercises, form, numbers, prose, verdicts, words
 
 PAGE_RULES = {
     "canonical form": form.canonical_form,
@@ -37,16 +37,10 @@ BOOK_RULES = {
 }
 
 
-def problems(loaded, exempted=frozenset()):
-    """(rule, line to print) of everything that is wrong; ``exempted`` names files, see exempt.py."""
-    needed = set()
+def problems(loaded):
+    """(rule, line to print) of everything that is wrong."""
     for rule, file, where, message in _broken(loaded):
-        if rule in exempt.RULES and file in exempted:
-            needed.add(file)
-        else:
-            yield rule, f"{file}: {where}: {message}"
-    for file in sorted(exempted - needed):
-        yield "exemptions", f"{file}: -: needs no exemption any more: take it off the list in tools/gate/exempt.py"
+        yield rule, f"{file}: {where}: {message}"
 
 
 def _broken(loaded):

@@ -23,12 +23,10 @@ STATIC = records.ROOT / "book" / "_static"
 FILE, CARD_FILE = STATIC / "results.svg", STATIC / "card.png"
 BLUE, GREY, ORANGE, INK = "#0072B2", "#767676", "#B35900", "#1f2933"
 SHOWN = {  # setting of the sweep -> a name that a newcomer understands
-    "head": "the new head alone",
-    "bias": "every bias",
-    "all-linear-r1-s1": "LoRA, rank 1",
-    "all-linear-r8-s1": "LoRA, rank 8",
-    "last-block": "the last of six blocks",
-    "full": "everything",
+    "recipe-head": "the new head alone",
+    "recipe-r1": "LoRA, rank 1",
+    "recipe-r8": "LoRA, rank 8",
+    "recipe-full": "everything",
 }
 LEFT, RIGHT, LOW, HIGH = 300, 640, 60, 100  # the axis in pixels and in percent
 TOP, STEP = 74, 36

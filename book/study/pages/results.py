@@ -8,6 +8,7 @@ from .. import records
 from ..claims import audit_claims
 from ..statistics import accuracy, estimate, macro_f1, missed
 from ..verdicts import compare
+from . import headline
 from .markdown import table
 from .speed import cpu, speed
 
@@ -23,6 +24,7 @@ difference stands on the page of [verdicts](verdicts.md).
 """
 # What the settings' names say, in the order of the tables.
 FAMILIES = {
+    "recipe": "the command line's own recipe: batches of 4, all linear layers at s = 8, in float32",
     "attention": "LoRA on q, k, v and the attention's output",
     "all-linear": "LoRA on all six linear layers of a block",
     "full": "full fine-tuning",
@@ -49,7 +51,10 @@ def family(name: str) -> str:
 
 def page() -> str:
     """The whole page, with a part for every backbone that has records."""
-    text = f"{INTRODUCTION}\n## Baselines\n\n{baselines()}\n"
+    text = INTRODUCTION
+    if records.has(headline.FULL):
+        text += f"\n## One recipe, every method\n\n{headline.every_method()}\n"
+    text += f"\n## Baselines\n\n{baselines()}\n"
     for backbone in sorted(path.name for path in (records.RESULTS / "sweep").iterdir() if path.is_dir()):
         text += f"\n## {backbone}\n" + "".join(f"\n{part}\n" for part in parts(f"sweep/{backbone}"))
     return f"{text}\n{speed()}\n".rstrip() + "\n"
@@ -119,13 +124,12 @@ def settings(names: list[str], groups: dict, rows, failed: str) -> str:
         first, score = runs[0], partial(estimate, runs, rows)
         validation = [100 * run["validation"]["accuracy"] for run in runs]
         rate = first["train"]["lr"] if first["method"] != "head" else first["train"]["head_lr"]
-        alike = len(set(map(machine, runs))) == 1
-        peak, seconds = mean(run["memory"]["peak"] - run["memory"]["imports"] for run in runs), mean(run["history"]["cpu_seconds"] for run in runs)
+        peak, seconds = cost(runs)
         lines.append([
             f"`{name}`", len(runs), f"{rate:g}", f"{first['parameters']['trainable']:,}",
             f"{first['parameters']['trainable_without_head']:,}", f"{mean(validation):.2f}", score(accuracy),
             f"{100 * score(accuracy, without_leaks=True).mean:.2f}", score(macro_f1),
-            f"{peak / 1e6:.0f}" if alike else "-", f"{first['parameters']['bytes'] / 1e3:,.0f}", f"{seconds:.0f}" if alike else "-",
+            peak, f"{first['parameters']['bytes'] / 1e3:,.0f}", seconds,
         ])  # fmt: skip
     head = [
         "setting", "seeds", "learning rate", "parameters trained", "without the head", "validation accuracy", *SCORES[:1],
@@ -135,6 +139,14 @@ def settings(names: list[str], groups: dict, rows, failed: str) -> str:
     keys = "\n".join(f"- `{f}`: {FAMILIES[f]};" for f in used)
     note = "`r`: rank, `s`: scaling. Peak memory is what a process held above its imports, in training; of seeds on different machines neither it nor seconds are given. The runs in bf16 that show over 1,000 MB are from before batches were padded to multiples of 8 tokens there; the newer ones hold about half as much."
     return f"### Settings\n\n{table(head, lines)}\n\n{keys}\n\n{note}{failed}"
+
+
+def cost(runs: list[dict]) -> tuple[str, str]:
+    """Peak memory in MB and processor seconds, which only runs of one machine can be averaged to."""
+    if len(set(map(machine, runs))) > 1:
+        return "-", "-"
+    peak = mean(run["memory"]["peak"] - run["memory"]["imports"] for run in runs)
+    return f"{peak / 1e6:.0f}", f"{mean(run['history']['cpu_seconds'] for run in runs):.0f}"
 
 
 def missed_table(names: list[str], groups: dict, rows) -> str:
