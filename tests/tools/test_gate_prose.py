@@ -4,9 +4,7 @@ import pytest
 
 from tests.tools import small_book
 from tests.tools.changes import breaks, found, picture_with, replace, set_source, set_tags
-from tools.gate.book import load
 from tools.gate.numbers import sentences
-from tools.gate.rules import problems
 from tools.gate.words import INSTEAD, house_words, spoken
 
 
