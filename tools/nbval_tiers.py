@@ -25,7 +25,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 from tools import ledger
 from tools.notebook import KERNEL_ENV, MAX_IGNORED, MIN_EXACT, pictures, shares, tags, tier, tolerance
 
-SECONDS = {"05_finetune": 400, "15_language_model": 300, "16_qlora": 180, "18_reward": 180}  # kernel time by chapter
+SECONDS = {"05_finetune": 480, "15_language_model": 300, "16_qlora": 180, "18_reward": 180}  # kernel time by chapter
 OTHER_SECONDS = 90
 DECIMAL = re.compile(r"[-+]?\d+\.\d+(?:[eE][-+]?\d+)?")
 
