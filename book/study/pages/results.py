@@ -15,12 +15,13 @@ from .speed import cpu, speed
 INTRODUCTION = """\
 # Results
 
-Every figure on this page is worked out from the run records in `results/` by `make tables`, and a
-test holds the page to them; [their making](making.md) says how to make the records again. Accuracies and shares are in
-percent, differences in percentage points. A value is the mean over seeds; in square brackets stands its 95 %
-interval over rows and seeds ([how far it can be trusted](verdicts.md#how-often-an-interval-holds-the-truth)). Test was
-read once, at the end of each run; what was chosen was chosen on validation. What may be concluded from a
-difference stands on the page of [verdicts](verdicts.md).
+Every figure on this page is worked out from the run records in `results/` by `make tables`, and a test holds the
+page to them. You can [make the records again](making.md).
+
+Accuracies and shares are in percent, and differences in percentage points. A value is the mean over seeds, followed by
+its 95 % interval over rows and seeds in square brackets ([how far can you trust it?](verdicts.md#how-often-an-interval-holds-the-truth)).
+Settings were chosen on validation, and test was read once, at the end of each run. What you may conclude from a
+difference is on the page of [verdicts](verdicts.md).
 """
 # What the settings' names say, in the order of the tables.
 FAMILIES = {
