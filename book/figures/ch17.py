@@ -39,7 +39,7 @@ def texts_in_a_table(names: list[str], texts: list[str]):
     return table(["voice", "writes"], list(zip(names, shown, strict=True)))
 
 
-def storm(server: HotSwap, ask: Callable, changes: Iterable[Callable], threads: int, each: int) -> list[tuple]:
+def answers_under_load(server: HotSwap, ask: Callable, changes: Iterable[Callable], threads: int, each: int) -> list[tuple]:
     """What threads are answered, as (adapter, answer), while ``changes`` are made as soon as the server allows each."""
     answers: list[tuple] = []
 
