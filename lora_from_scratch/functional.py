@@ -23,7 +23,7 @@ def lora_forward(x: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
     A and B may be wider than x (float32 with a half-precision base): x is widened
     first and the result narrowed back, except under autocast, which does its own casts.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast_type(x):
         return F.linear(F.linear(x, A), B) * scaling
     return (F.linear(F.linear(x.to(A.dtype), A), B) * scaling).to(x.dtype)
 
@@ -38,6 +38,12 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     return scaling * (B.detach().to(wide) @ A.detach().to(wide))
 
 
+def autocast_type(x: Tensor) -> torch.dtype | None:
+    """The type that autocast computes in where ``x`` is; None where it's off, and on the meta device, which it doesn't know."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
+
+
 def in_transform() -> bool:
     """Whether a custom autograd function would fail here: in ``torch.func``'s transforms, forward mode or ``jit.trace``."""
     return _transforms_active() or getattr(forward_ad, "_current_level", -1) >= 0 or torch.jit.is_tracing()
@@ -49,18 +55,14 @@ def can_fuse(x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) ->
     Never within a transform (``in_transform``), which sees through the plain formula alone.
     """
     types = {x.dtype, W.dtype, A.dtype, B.dtype}
-    autocast = torch.is_autocast_enabled(x.device.type)
-    one_type = torch.float64 not in types if autocast else len(types) == 1  # autocast leaves float64 alone
-    frozen = not W.requires_grad and (bias is None or not bias.requires_grad)
-    return one_type and frozen and not in_transform()
+    one_type = torch.float64 not in types if autocast_type(x) else len(types) == 1  # autocast leaves float64 alone
+    return one_type and not W.requires_grad and (bias is None or not bias.requires_grad) and not in_transform()
 
 
 def in_one_type(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     """All in the type of autocast, where it is on. Autograd records these casts, unlike those in a custom function."""
-    if not torch.is_autocast_enabled(kind := x.device.type):
-        return x, *others
-    dtype = torch.get_autocast_dtype(kind)
-    return tuple(None if t is None else t.to(dtype) for t in (x, *others))
+    dtype = autocast_type(x)
+    return tuple(t if t is None or dtype is None else t.to(dtype) for t in (x, *others))
 
 
 class FusedLoRA(torch.autograd.Function):

@@ -89,7 +89,8 @@ class Adapted(nn.Module):
         try:
             return super().__call__(*args, **kwargs)
         except RuntimeError as error:
-            if not any(p.is_meta for p in self.parameters()):
+            given = (t.is_meta for t in (*args, *kwargs.values()) if isinstance(t, Tensor))
+            if all(given) or not any(p.is_meta for p in self.parameters()):
                 raise
             hint = f"on the meta device: load an adapter, or offload with preload_module_classes=[{type(self).__name__!r}]"
             raise LoraError(f"an adapted layer has factors without values, {hint}") from error

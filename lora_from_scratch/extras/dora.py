@@ -1,12 +1,14 @@
 """DoRA: the length of each row of the weight trains apart from its direction."""
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.from_weight import StartsFromWeight, sample
-from lora_from_scratch.functional import can_fuse, fused_gradients, in_one_type, lora_forward
+from lora_from_scratch.functional import autocast_type, can_fuse, fused_gradients, in_one_type, lora_forward
 
 # Whether g holds many gradients at once (``is_grads_batched``), for which there is no ``out=``. PyTorch has no public name.
 _in_batches = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda g: False)
@@ -50,7 +52,8 @@ class DoRALinear(StartsFromWeight, variant="dora"):
         """
         A, B = self.factors()
         W, s = self.matrix().to(A.dtype), self.scaling
-        with torch.autocast(A.device.type, enabled=False):  # in 16 bits the lengths would be coarser than m
+        # In 16 bits the lengths would be coarser than m.
+        with torch.autocast(A.device.type, enabled=False) if autocast_type(A) else nullcontext():
             both = torch.addmm(F.linear(A, W), A @ A.T, B.T, beta=2, alpha=s)  # [r, out]
             square = torch.linalg.vector_norm(W, dim=1).square() + s * (both * B.T).sum(0)
         return square.clamp(min=0).sqrt()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_from_scratch.errors import LoraError
-from lora_from_scratch.functional import in_transform, lora_forward
+from lora_from_scratch.functional import autocast_type, in_transform, lora_forward
 from lora_from_scratch.layers import LoRALinear
 
 BLOCK = 64  # weights that share an absmax
@@ -153,8 +153,8 @@ class NF4Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, packed, bias, shape):
-        if torch.is_autocast_enabled(kind := x.device.type):
-            x = x.to(torch.get_autocast_dtype(kind))
+        if dtype := autocast_type(x):
+            x = x.to(dtype)
         ctx.save_for_backward(packed)
         ctx.shape = shape
         W = dequantize_nf4(packed, shape).to(x.dtype)

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lora_from_scratch.errors import LoraError
 from lora_from_scratch.extras.row_trial import Trial
+from lora_from_scratch.functional import autocast_type
 from lora_from_scratch.layers import LoRALinear
 from lora_from_scratch.registry import Adapted
 from lora_from_scratch.slots import adapters_of, disable_adapter, hand_over, named_adapter
@@ -141,8 +142,8 @@ def _stacked(weight: Tensor, layers: list[Adapted]) -> tuple[Tensor, Tensor, Ten
     kinds = {(A.device, A.dtype, A.shape[0]) for A, _ in known.values()}
     device, r = weight.device, max(rank for _, _, rank in kinds)
     dtype = functools.reduce(torch.promote_types, {own for _, own, _ in kinds}, weight.dtype)
-    if torch.is_autocast_enabled(device.type) and dtype == torch.float32:
-        dtype = torch.get_autocast_dtype(device.type)
+    if dtype == torch.float32:
+        dtype = autocast_type(weight) or dtype
     factors = [known[layer] for layer in layers]
     if len(kinds) > 1 or device not in {own for own, _, _ in kinds}:
         factors = [(A.to(device), B.to(device)) for A, B in factors]

@@ -5,6 +5,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
+import peft
 import pytest
 import torch
 
@@ -50,7 +52,6 @@ def adapter(tiny_decoder, tmp_path):
 
 
 def test_the_peft_folder_is_still_a_classifier_of_ours(adapter, tiny_decoder, tmp_path, capsys):
-    peft = pytest.importorskip("peft")
     out = tmp_path / "out"
     assert export(adapter, "--to", "peft", "--out", out) == 0
     expected = predict_logits(load_finetuned(adapter), TEXTS)
@@ -79,7 +80,6 @@ def test_the_readmes_prompt_is_the_one_of_training(chat, tmp_path):
 
 
 def test_an_adapter_that_was_trained_on_rounded_weights_says_so_everywhere(tiny_decoder, tmp_path, capsys):
-    gguf = pytest.importorskip("gguf")
     tuned_folder(tiny_decoder, tmp_path / "adapter", rounded="Q4_1")
     for kind, out in (("peft", tmp_path / "out"), ("gguf-adapter", tmp_path / "a.gguf")):
         assert export(tmp_path / "adapter", "--to", kind, "--out", out) == 0
@@ -95,7 +95,6 @@ def test_an_adapter_that_was_trained_on_rounded_weights_says_so_everywhere(tiny_
 
 
 def test_a_gguf_file_says_how_its_adapter_wants_to_be_asked(adapter, tmp_path, capsys):
-    gguf = pytest.importorskip("gguf")
     assert export(adapter, "--to", "gguf-adapter", "--out", tmp_path / "a.gguf") == 0
     instruction = load_finetuned(adapter).instruction
     assert f"Note: Ask it as it was trained: [{{'role': 'system', 'content': '{instruction}'}}" in capsys.readouterr().out

