@@ -21,6 +21,8 @@ label, so that rare labels count as much as frequent ones (default: all 1)"
 INSTRUCTION_HELP = "what a language model is told before each text (default: to answer with one of the labels, which are named)"
 KEEP_HELP = "the epoch that is saved: the last one, or the one with the highest macro-F1 on validation"
 PATIENCE_HELP = "stop after N epochs in a row without a new highest macro-F1 on validation (default: never)"
+COMPILE_HELP = "run the base's blocks as compiled programs: the first steps take up to a minute, and the others less time, \
+which pays in 16 bits from some thousands of steps on"
 LORA_DEFAULTS = {"rank": 8, "scaling": None, "targets": "all-linear", "dropout": 0.0, "variant": "lora", "b_ratio": 1.0}
 # What is best depends on the kind of model. An encoder's were chosen on validation; a language model's come from a few trials.
 OPEN = {"scaling": 8.0, "lr": TrainConfig.lr, "batch_size": TrainConfig.batch_size}
@@ -66,6 +68,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--accumulate", type=int, default=1, metavar="N", help="take each batch in N parts: less memory")
     sub.add_argument("--gradient-checkpointing", action="store_true", help="keep fewer activations, compute them twice")
     sub.add_argument("--shard-base", action="store_true", help="share the frozen base out over the processes")
+    sub.add_argument("--compile", action="store_true", help=COMPILE_HELP)
     sub.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     sub.add_argument("--seed", type=int, default=0, help="of head, adapters, order and dropout")
     add_data_arguments(sub)
@@ -116,6 +119,7 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
         accumulate=args.accumulate,
         gradient_checkpointing=args.gradient_checkpointing,
         shard_base=args.shard_base,
+        compile=args.compile,
         class_weights=args.class_weights,
         keep=args.keep,
         patience=args.patience,

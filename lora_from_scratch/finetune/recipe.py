@@ -42,6 +42,8 @@ class TrainConfig:
             the backward pass, which takes about a third more time and saves most activations.
         shard_base: each process keeps a share of the frozen base and gathers a block
             when it gets to it (``parallel.shard_base``).
+        compile: run the base's blocks as compiled programs (``compiling.compiled_blocks``): the same sums,
+            rounded differently.
         class_weights: "balanced" multiplies the loss of each row by n / (k n_c), with n training rows, k labels
             that occur in them and n_c rows of the row's own label: rare labels count as much as frequent ones,
             and the mean weight is 1. None means 1 for every row.
@@ -67,6 +69,7 @@ class TrainConfig:
     accumulate: int = 1
     gradient_checkpointing: bool = False
     shard_base: bool = False
+    compile: bool = False
     class_weights: str | None = None
     keep: str = "last"
     patience: int | None = None
@@ -87,6 +90,8 @@ class TrainConfig:
             raise LoraError(f"precision is {self.precision!r}, expected auto, fp32, bf16 or fp16")
         if self.class_weights not in (None, "balanced"):
             raise LoraError(f"class_weights is {self.class_weights!r}, expected None or 'balanced'")
+        if self.compile and self.shard_base:
+            raise LoraError("compile and shard_base don't go together: a block in shares is put together at each call")
         if self.keep not in KEEP:
             raise LoraError(f"keep is {self.keep!r}, expected {' or '.join(map(repr, KEEP))}")
         if type(self.seed) is not int or not 0 <= self.seed < 2**32:

@@ -14,6 +14,7 @@ LATER = {
     "train.class_weights": None,
     "train.keep": "last",
     "train.patience": None,
+    "train.compile": False,
     "quantize": None,
     "pooling": "mean",
 }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lora_from_scratch.finetune.batches import LengthBuckets, epochs, train_batches
 from lora_from_scratch.finetune.classifier import TextClassifier
+from lora_from_scratch.finetune.compiling import compiled_blocks, uncompiled
 from lora_from_scratch.finetune.data import TextData
 from lora_from_scratch.finetune.evaluate import Metrics, check_labels, evaluate, in_words
 from lora_from_scratch.finetune.failures import Collapsed, TrainingFailed, advise
@@ -47,7 +48,8 @@ def finetune(
             start, and ``.history`` holds what was measured until then.
         LoraError: nothing in the model trains, the data has other labels than the classifier,
             the head cannot be fitted first, the processes cannot share the batch or the base
-            (``shard_base``), or the checkpoint cannot be written or resumed from (``Keeper``).
+            (``shard_base``), the checkpoint cannot be written or resumed from (``Keeper``), or
+            the base cannot be compiled (``compile``).
     """
     check_labels(classifier, data)
     optimizer = adamw(classifier.model, config)
@@ -68,6 +70,7 @@ def finetune(
             # A base in shares stays as it is: its tensors are not whole here.
             frozen_linears_in(classifier.model, "fp32" if config.shard_base else precision),
             gradient_checkpointing(classifier.base, config.gradient_checkpointing),
+            compiled_blocks(classifier.base, config.compile),
         ):
             batches, loss, total = epochs(loader, sampler, run.step), run.loss(), run.step if run.ended else run.total
             for step, measured in steps(
@@ -195,7 +198,7 @@ class _Run:
             self.progress.note(f"kept: epoch {good}")
 
     def _evaluate(self) -> Metrics:
-        with self.accelerator.autocast():  # in the run's own precision
+        with self.accelerator.autocast(), uncompiled():  # in the run's own precision
             metrics = evaluate(self.classifier, self.data.validation)
         self.history.validation = metrics
         return metrics
