@@ -217,7 +217,7 @@ def test_pairs_teach_the_study_s_model(small_study, tmp_path):
 def test_which_runs_there_are(monkeypatch):
     monkeypatch.setattr(runs.records, "tuned", lambda *given: {})
     waiting = runs.runs()
-    assert len(waiting) == 2 + (4 + 4 + 9) + 30 + 5 and sum(run is None for run in waiting.values()) == 30
+    assert len(waiting) == 2 + (4 + 4 + 10) + 30 + 5 and sum(run is None for run in waiting.values()) == 30
     tries = {lr: {"settings": {"beta": 0.1}, "steps": [{"reward": value, "kl": 1.0}] * 4}
              for lr, value in zip(runs.RATES, (0.5, 0.9, 0.7, 0.1), strict=True)}  # fmt: skip
     monkeypatch.setattr(runs.records, "tuned", lambda *given: tries)
@@ -225,7 +225,7 @@ def test_which_runs_there_are(monkeypatch):
     lower = {lr: tries[1e-3] | {"steps": [{"reward": 1.0, "kl": 1.0}] * 4} for lr in runs.LOWER_RATES[64]}
     monkeypatch.setattr(runs.records, "tuned", lambda method, folder: tries | (lower if method == "r64" else {}))
     found = runs.runs()
-    assert found["r64-lr1.5625e-05-free-seed0"].lr == 1.5625e-5
+    assert found["r64-lr7.8125e-06-free-seed0"].lr == 7.8125e-6
     assert all(run is not None for run in found.values())
     free, held = found["r8-lr0.001-free-seed1"], found["r8-lr0.001-penalty-seed1"]
     assert free.lr == held.lr == 1e-3 and (free.beta, held.beta) == (0.0, runs.BETA)

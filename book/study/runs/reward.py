@@ -34,7 +34,7 @@ from . import one
 
 FOLDER, RANKS, SEEDS = "reward/smollm2", (1, 8, 64), range(5)
 RATES, TUNE_SEED = (5e-4, 1e-3, 2e-3, 4e-3), 100
-LOWER_RATES = {64: (1.5625e-5, 3.125e-5, 6.25e-5, 1.25e-4, 2.5e-4)}  # the lowest of RATES was the best of rank 64, so lower ones are tried, too
+LOWER_RATES = {64: (7.8125e-6, 1.5625e-5, 3.125e-5, 6.25e-5, 1.25e-4, 2.5e-4)}  # the lowest of RATES was the best of rank 64, so lower ones are tried, too
 FIRST_RATE = 2e-3  # of the first pair, rank 1 and seed 0
 BETA, STEPS, TAIL = 0.1, 16, 4
 PAIRS = 32  # of DPO, which sees each three times
