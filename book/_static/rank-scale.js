@@ -8,7 +8,8 @@
   if (!place) return;
 
   const { backbone, settings, gaps } = JSON.parse(place.dataset.runs);
-  const SVG = "http://www.w3.org/2000/svg", WIDTH = 460, HEIGHT = 270, LEFT = 46, BOTTOM = 226, STEP = 96;
+  const { make, draw } = window.pageParts;
+  const WIDTH = 460, HEIGHT = 270, LEFT = 46, BOTTOM = 226, STEP = 96;
   const unique = values => [...new Set(values)];
   const layers = unique(settings.map(s => s.layers)), scales = unique(settings.map(s => s.scale));
   const ranksOf = where => unique(settings.filter(s => s.layers === where).map(s => s.rank));
@@ -16,21 +17,6 @@
   const ends = ([mean, low, high], unit) => `${number(mean)} ${unit} [${number(low)}, ${number(high)}]`;
   const name = s => `${s.layers}, rank ${s.rank}, scale ${s.scale}`;
   const turned = verdict => verdict.replace(/^(better|worse)/, word => word === "better" ? "worse" : "better");
-
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    element.append(...children);
-    return element;
-  }
-
-  function draw(tag, attributes, parent, text = "") {
-    const element = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    element.textContent = text;
-    parent.append(element);
-    return element;
-  }
 
   function select(id, text, values) {
     const control = make("select", { id }, ...values.map((value, i) => make("option", { value: i }, String(value))));
@@ -43,9 +29,7 @@
   const x = s => LEFT + 34 + STEP * Math.log2(s.rank) * 0.875 + 14 * (layers.indexOf(s.layers) * scales.length + scales.indexOf(s.scale) - 1.5);
 
   function plot() {
-    const svg = document.createElementNS(SVG, "svg");
-    svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
-    svg.setAttribute("aria-hidden", "true"); // the sentence above it says what is chosen
+    const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" }); // the sentence above it says what is chosen
     for (let value = floor; value <= top; value++) {
       draw("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y(value), y2: y(value) }, svg);
       draw("text", { x: LEFT - 6, y: y(value) + 5, "text-anchor": "end" }, svg, String(value));

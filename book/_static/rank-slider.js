@@ -11,24 +11,11 @@
   const CAPTIONS = { photograph: "Photograph", shuffled: "Shuffled" };
   const { rows, columns } = data;
   const all = rows * columns, breakEven = Math.floor(all / (rows + columns));
-  const SVG = "http://www.w3.org/2000/svg", BAR = 1.5, HEIGHT = 44, FLOOR = 1.5, TOP = 4.1; // log10
+  const { make, draw } = window.pageParts;
+  const BAR = 1.5, HEIGHT = 44, FLOOR = 1.5, TOP = 4.1; // log10
 
   const percent = share => `${(100 * share).toFixed(1)}%`;
   const number = n => n.toLocaleString("en-GB");
-
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
-
-  function draw(tag, attributes, parent) {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    parent.append(element);
-    return element;
-  }
 
   class Picture {
     constructor({ name, values, scale, pieces }) {
@@ -49,16 +36,14 @@
 
     spectrum(values) {
       const width = BAR * values.length;
-      const svg = document.createElementNS(SVG, "svg");
-      svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT + 1}`);
-      svg.setAttribute("aria-hidden", "true");
+      const svg = draw("svg", { viewBox: `0 0 ${width} ${HEIGHT + 1}`, "aria-hidden": "true" });
       this.bars = values.map((value, i) => {
         const tall = Math.max(0.5, HEIGHT * (Math.log10(value) - FLOOR) / (TOP - FLOOR));
         return draw("rect", { x: BAR * i, y: HEIGHT - tall, width: BAR - 0.3, height: tall }, svg);
       });
       const x = BAR * breakEven;
       draw("line", { x1: x, x2: x, y1: 0, y2: HEIGHT }, svg);
-      draw("text", { x: x + 2, y: 8 }, svg).textContent = `break-even: ${breakEven}`;
+      draw("text", { x: x + 2, y: 8 }, svg, `break-even: ${breakEven}`);
       return svg;
     }
 

@@ -1,8 +1,9 @@
 """Sphinx extension: the scripts of an interactive picture, only on the page that has the picture."""
 
 SCRIPTS = {  # class of the picture's box -> its scripts, in this order
-    "rank-slider": ("rank-slider-data.js", "rank-slider.js"),
-    "rank-scale": ("rank-scale.js",),
+    "rank-slider": ("page-parts.js", "rank-slider-data.js", "rank-slider.js"),
+    "rank-scale": ("page-parts.js", "rank-scale.js"),
+    "lora-trainer": ("page-parts.js", "lora-trainer-math.js", "lora-trainer.js"),
 }
 
 
