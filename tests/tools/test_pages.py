@@ -103,6 +103,7 @@ THIN_CODE = """() => {
     else seen.add(kind);
   }
 }"""
+REPEATED = """() => [...document.querySelectorAll('[id]')].map(e => e.id).filter((id, at, all) => all.indexOf(id) < at)"""
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 RUN_AXE = """async options => (await axe.run(document, {
   resultTypes: ['violations'], preload: false, ...options
@@ -143,6 +144,9 @@ def test_page_in_a_browser(browser, page):
                 assert image["alt"].strip(), f"no alt text: {image['src']}"
                 assert image["width"] > 0, f"not loaded: {image['src']}"
             assert state["overflow"] <= 0, f"{state['overflow']} px too wide at {width}: {state['widest']}"
+    assert not tab.locator("mjx-container[tabindex='0']").count(), "formulas are no stops for Tab"
+    repeated = tab.evaluate(REPEATED)
+    assert not repeated, f"ids that occur twice: {repeated}"
     assert not foreign, f"requests to other hosts: {foreign}"
     assert not broken, broken
 

@@ -11,6 +11,11 @@ FIXES = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
     # The empty corner of a table that has headings at the top and at the side.
     '<th class="head"><p></p></th>': '<td class="head"></td>',
+    # Every exercise's content has the same id, and every solution's.
+    '<section id="exercise-content">': "<section>",
+    '<section id="solution-content">': "<section>",
+    # A wide formula scrolls on a phone. Formulas themselves are out of the tab order (_config.yml).
+    '<div class="math notranslate nohighlight"': '<div class="math notranslate nohighlight" tabindex="0"',
 }
 
 
