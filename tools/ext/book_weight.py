@@ -49,7 +49,9 @@ def fewer_icons(static: Path, text: str) -> None:
     text += "".join(path.read_text(encoding="utf-8") for path in (static / "tools").glob("*theme.js"))
     named = set(re.findall(r"fa-[\w-]+", text))
     codes = {code for rule, code in icon.findall(css) if named & set(re.findall(r"fa-[\w-]+", rule))}
-    codes |= set(re.findall(r"\\([ef][0-9a-f]{3})", icon.sub("", css)))
+    rest = icon.sub("", css)
+    codes |= set(re.findall(r"\\([ef][0-9a-f]{3})", rest))
+    codes |= {f"{ord(sign):x}" for sign in rest if "\ue000" <= sign <= "\uf8ff"}  # the theme's own styles name no codes
     for path in static.glob("vendor/fontawesome/webfonts/*.woff2"):
         options = subset.Options(flavor="woff2")
         font = subset.load_font(path, options)
