@@ -43,7 +43,6 @@ FIRST = {
     "learning rate warm-up": "11_learning_rate_and_alpha.html#what-does-learning-rate-warm-up-do",
     "DistilBERT": "a3_claims.html#how-can-you-test-the-claims-on-distilbert",
     "catastrofic forgeting": "10_forgetting.html#.+",  # misspelt
-    "initalisation": "(choosing.html#initialisation-and-variants-plain-lora|02_lora_layer.html#lora-initialisation-why-does-b-start-at-zero)",
     "quantization": "(16_qlora.html#.+|glossary.html#term-quantisation)",  # American
 }
 
