@@ -14,7 +14,7 @@ ARGS ?=
 URL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book notebooks pdf weight test ledger test-long gpu-check finetune outputs results tables lint clean repository release test-colab
+.PHONY: help book notebooks pdf slides weight test ledger test-long gpu-check finetune outputs results tables lint clean repository release test-colab
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -35,6 +35,9 @@ notebooks: $(STAMP) ## the reader's edition of every notebook, as Colab opens it
 
 pdf: $(STAMP) ## the whole book as one PDF, checked for anything cut or lost (minutes)
 	@$(PY) -m tools.pdf
+
+slides: $(STAMP) ## a deck of slides for each chapter, for a browser without a network (ARGS="2 5" makes two)
+	@$(PY) -m tools.slides $(ARGS)
 
 weight: $(STAMP) ## how much each chapter's page loads before it can be read, by kind
 	@$(PY) -m tools.page_weight

@@ -1,4 +1,4 @@
-"""From book/chapters.yml, the one list of pages, make _toc.yml, README's table and the landing page's cards.
+"""From book/chapters.yml, the one list of pages, make _toc.yml, README's table, the landing page's cards and the teacher's objectives.
 
 python -m tools.chapters           rewrite them
 python -m tools.chapters --check   only say whether they are up to date (the gate checks this too)
@@ -12,6 +12,7 @@ import yaml
 from tools.landing import landing_page
 from tools.notebook import colab_link, repository
 from tools.pages import chapter_number, title
+from tools.teaching import teaching_page
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = "book/chapters.yml"
@@ -62,6 +63,8 @@ def outdated(root: Path) -> dict[Path, str]:
     landing = root / "book" / f"{contents['root']}.ipynb"
     if contents.get("answers"):
         made[landing] = landing_page(landing, contents)
+    if "teaching" in pages(root):
+        made[root / "book" / "teaching.md"] = teaching_page(root / "book" / "teaching.md", contents)
     return {path: text for path, text in made.items() if path.read_text(encoding="utf-8") != text}
 
 
