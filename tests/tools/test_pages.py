@@ -76,6 +76,15 @@ def test_a_shared_link_has_a_card(page):
     assert re.search(rf"<p>Version {re.escape(lora_from_scratch.__version__)}(</p>| · <a )", text)
 
 
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_footer_says_how_to_cite_and_edit_it_and_under_which_licence(page):
+    footer = page.read_text(encoding="utf-8").partition('<div class="extra_footer">')[2].partition("</div>")[0]
+    links = dict(re.findall(r'<a href="([^"]+)">([^<]+)</a>', footer))
+    ends = {what: url.partition("/lora-from-scratch/")[2] for url, what in links.items()}
+    assert ends["edit this page"] == f"edit/main/book/{page.stem}.ipynb" and ends["cite it"] == "blob/main/CITATION.cff"
+    assert ends["CC BY 4.0"] == "blob/main/LICENSE-text" and ends["Apache 2.0"] == "blob/main/LICENSE"
+
+
 # In a browser.
 
 STATE = """() => {

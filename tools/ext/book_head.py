@@ -1,12 +1,16 @@
-"""Sphinx extension: what a page says about itself: title, description, version, the book's PDF, a card for shared links."""
+"""Sphinx extension: what a page says about itself: title, description, version, PDF, licence, how to cite and edit it, a card for shared links."""
 
 import re
 import shutil
+import sys
 import textwrap
 from html import escape, unescape
 from pathlib import Path
 
 from docutils import nodes
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools.notebook import repository  # noqa: E402  # Sphinx puts this folder alone on the path
 
 ABOUT = "Low-rank adaptation (LoRA) from its idea to a fine-tune on real data: an executable book."
 PDF = "lora-from-scratch.pdf"
@@ -28,11 +32,16 @@ def name_version(app, config):
     config.version = config.release = version(app.confdir)
 
 
-def show_version(app, pagename, templatename, context, doctree):
+def show_footer(app, pagename, templatename, context, doctree):
     said, pdf = f"Version {app.config.release}", printed(app.confdir)
     if pdf and app.builder.name == "html":
         said += f' · <a href="{context["pathto"](PDF, resource=True)}">the whole book as PDF</a>, {pdf.stat().st_size / 1e6:.0f} MB'
-    context["theme_extra_footer"] = f"<p>{said}</p>"
+    home = f"{repository(app.confdir).url}/blob/main"
+    said += f' · <a href="{home}/CITATION.cff">cite it</a>'
+    if pagename in app.env.found_docs:
+        said += f' · <a href="{home.replace("/blob/", "/edit/")}/{app.env.doc2path(pagename, False)}">edit this page</a>'
+    licences = f'Text: <a href="{home}/LICENSE-text">CC BY 4.0</a>. Code: <a href="{home}/LICENSE">Apache 2.0</a>.'
+    context["theme_extra_footer"] = f"<p>{said}</p><p>{licences}</p>"
 
 
 def bring_pdf(app, failed):
@@ -77,7 +86,7 @@ def describe(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("config-inited", name_version, priority=900)
-    app.connect("html-page-context", show_version)
+    app.connect("html-page-context", show_footer)
     app.connect("html-page-context", describe)
     app.connect("build-finished", bring_pdf)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
