@@ -32,16 +32,21 @@ def name_version(app, config):
     config.version = config.release = version(app.confdir)
 
 
-def show_footer(app, pagename, templatename, context, doctree):
+def show_version(app, pagename, templatename, context, doctree):
     said, pdf = f"Version {app.config.release}", printed(app.confdir)
     if pdf and app.builder.name == "html":
         said += f' · <a href="{context["pathto"](PDF, resource=True)}">the whole book as PDF</a>, {pdf.stat().st_size / 1e6:.0f} MB'
-    home = f"{repository(app.confdir).url}/blob/main"
-    said += f' · <a href="{home}/CITATION.cff">cite it</a>'
+    context["theme_extra_footer"] = f"<p>{said}</p>"
+
+
+def show_origin(app, pagename, templatename, context, doctree):
+    """Below the version: how to cite the book and to edit the page, and the licences."""
+    home = repository(app.confdir).url
+    links = [f'<a href="{home}/blob/main/CITATION.cff">cite it</a>']
     if pagename in app.env.found_docs:
-        said += f' · <a href="{home.replace("/blob/", "/edit/")}/{app.env.doc2path(pagename, False)}">edit this page</a>'
-    licences = f'Text: <a href="{home}/LICENSE-text">CC BY 4.0</a>. Code: <a href="{home}/LICENSE">Apache 2.0</a>.'
-    context["theme_extra_footer"] = f"<p>{said}</p><p>{licences}</p>"
+        links.append(f'<a href="{home}/edit/main/{app.env.doc2path(pagename, False)}">edit this page</a>')
+    licences = f'Text: <a href="{home}/blob/main/LICENSE-text">CC BY 4.0</a>. Code: <a href="{home}/blob/main/LICENSE">Apache 2.0</a>.'
+    context["theme_extra_footer"] += f"<p>{' · '.join(links)}</p><p>{licences}</p>"
 
 
 def bring_pdf(app, failed):
@@ -86,7 +91,8 @@ def describe(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("config-inited", name_version, priority=900)
-    app.connect("html-page-context", show_footer)
+    app.connect("html-page-context", show_version)
+    app.connect("html-page-context", show_origin)
     app.connect("html-page-context", describe)
     app.connect("build-finished", bring_pdf)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
