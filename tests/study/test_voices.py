@@ -22,16 +22,17 @@ def adapted(tiny_decoder):
 
 def test_a_shared_opening_changes_neither_loss_nor_gradients(tiny_decoder):
     base = adapted(tiny_decoder)
+    base.model.double()  # in float32 the two round differently, by how much depends on the processor
     start = voices.opening(base.tokenizer)
     batch = voices.padded([[7, 9, 11, 4], [12, 3], [8, 8, 8, 8, 8, 2, 3]])
     trained = [p for p in base.model.parameters() if p.requires_grad]
     shared = voices.answer_nats(base.model, start, batch)
     whole = torch.cat([torch.tensor([start]).expand(3, -1), batch["input_ids"]], 1)
     logits = base.model(whole).logits[:, len(start) - 1 : -1]
-    plain = F.cross_entropy(logits.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none")
-    assert torch.allclose(shared, plain, atol=1e-5)
+    plain = F.cross_entropy(logits.float().transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none")
+    assert torch.allclose(shared, plain, atol=1e-6)
     for one, other in zip(torch.autograd.grad(shared.sum(), trained), torch.autograd.grad(plain.sum(), trained), strict=True):
-        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_the_loss_of_a_text_is_its_own_whatever_it_is_measured_with(tiny_decoder):
