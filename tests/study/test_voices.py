@@ -32,7 +32,7 @@ def test_a_shared_opening_changes_neither_loss_nor_gradients(tiny_decoder):
     plain = F.cross_entropy(logits.float().transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none")
     assert torch.allclose(shared, plain, atol=1e-6)
     for one, other in zip(torch.autograd.grad(shared.sum(), trained), torch.autograd.grad(plain.sum(), trained), strict=True):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_the_loss_of_a_text_is_its_own_whatever_it_is_measured_with(tiny_decoder):
